@@ -106,10 +106,10 @@ pub enum Body {
     Inline(Bytes),
     /// Shared with other messages of the same batch.
     Shared(SharedBody),
-    /// The body of the message that is being settled; allowed in
-    /// [`Broker::settle`] alone. With the id of the settled message too, it is
-    /// a deferral, which a backend may do without writing the body.
-    Kept,
+    /// The body of a message that the same [`Settlement`] acknowledges. With
+    /// the id of that message too it is a deferral, which the embedded queue
+    /// does without writing the body again.
+    Kept(Token),
 }
 
 /// A message to be published.
@@ -159,6 +159,20 @@ pub struct Token {
     pub tag: u64,
 }
 
+/// Outcomes made durable, then their messages acknowledged.
+#[derive(Debug, Clone, Default)]
+pub struct Settlement {
+    /// What is acknowledged, at most [`Settlement::MAX_TOKENS`].
+    pub tokens: Vec<Token>,
+    /// What is published first: records of the outcomes, due copies.
+    pub publishes: Vec<Publish>,
+}
+
+impl Settlement {
+    /// Most tokens of one settlement.
+    pub const MAX_TOKENS: usize = 1024;
+}
+
 /// A message that was handed over.
 #[derive(Debug, Clone)]
 pub struct Delivery {
@@ -194,6 +208,10 @@ pub struct Credit {
 pub struct SubscribeOptions {
     /// The bound on what is handed over and not acknowledged.
     pub credit: Credit,
+    /// The same bound in messages for each single flow key, so that one flow
+    /// cannot fill the credit; for backends that hold flows apart (the
+    /// embedded queue), elsewhere lanes stand in for it.
+    pub flow_messages: u32,
     /// Whether to be the only consumer: others wait until this one ends.
     pub exclusive: bool,
 }
@@ -350,15 +368,22 @@ pub trait Broker: Send + Sync + 'static {
         options: SubscribeOptions,
     ) -> Result<Box<dyn Subscription>, BrokerError>;
 
-    /// Makes the publishes durable, then acknowledges. Returns when both are.
+    /// Makes the publishes durable, then acknowledges; returns when both are
+    /// durable. One result a token, in their order.
+    ///
+    /// A token that is dead gets [`BrokerError::StaleToken`] in its place: its
+    /// message comes, or came, again. The other publishes stand all the same
+    /// (they record what happened), except copies with the [`Body::Kept`] of
+    /// a dead token, which would double the message. In the embedded queue a
+    /// settlement is one atomic record.
     ///
     /// # Errors
-    /// [`BrokerError::StaleToken`]: nothing was published by the embedded
-    /// queue; on others copies may be there. Else the message comes again.
-    async fn settle(&self, token: Token, publishes: Vec<Publish>) -> Result<(), BrokerError>;
-
-    /// Acknowledges; returns when that is durable. One result a token.
-    async fn acknowledge(&self, tokens: Vec<Token>) -> Vec<Result<(), BrokerError>>;
+    /// When nothing was made durable and nothing acknowledged, or (on a link
+    /// that failed) that is unknown. Settling again is safe.
+    async fn settle(
+        &self,
+        settlement: Settlement,
+    ) -> Result<Vec<Result<(), BrokerError>>, BrokerError>;
 
     /// Tells all who listen now. Not durable.
     ///

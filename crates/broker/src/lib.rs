@@ -12,6 +12,6 @@ pub mod embedded;
 
 pub use contract::{
     Body, Broker, BrokerError, Browsed, Credit, Delivery, Depth, FlowKey, LinkState, Listener,
-    MessageState, Notice, Publish, PublishOutcome, QueueName, SharedBody, SubscribeOptions,
-    Subscription, Token,
+    MessageState, Notice, Publish, PublishOutcome, QueueName, Settlement, SharedBody,
+    SubscribeOptions, Subscription, Token,
 };
