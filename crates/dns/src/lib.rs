@@ -1,1 +1,3 @@
-//! placeholder
+//! stub, being written
+mod api_stub;
+pub use api_stub::*;

@@ -1,1 +1,4 @@
-//! placeholder
+//! stub, being written
+mod api_stub;
+pub mod compress;
+pub use api_stub::*;
