@@ -6,6 +6,9 @@ it finds both whole. Runs until SIGTERM or SIGINT.
 """
 
 import argparse
+import base64
+import email
+import email.policy
 import itertools
 import json
 import pathlib
@@ -13,6 +16,27 @@ import signal
 import ssl
 
 from aiosmtpd.controller import Controller
+
+
+def parsed(content):
+    """The mail as Python's own parser understands it."""
+    mail = email.message_from_bytes(content, policy=email.policy.default)
+    text, html = (mail.get_body((kind,)) for kind in ("plain", "html"))
+    attachments = {
+        part.get_filename(): base64.b64encode(part.get_payload(decode=True)).decode()
+        for part in mail.iter_attachments()
+    }
+    defects = [repr(defect) for part in mail.walk() for defect in part.defects]
+    defects += [repr(defect) for value in mail.values() for defect in value.defects]
+    return {
+        "from": mail["From"],
+        "to": mail["To"],
+        "subject": mail["Subject"],
+        "text": text and text.get_content(),
+        "html": html and html.get_content(),
+        "attachments": attachments,
+        "defects": defects,
+    }
 
 
 class Keeper:
@@ -31,6 +55,7 @@ class Keeper:
             "ehlo": session.host_name,
             "extended": session.extended_smtp,
             "tls": cipher[1] if cipher else None,
+            "parsed": parsed(envelope.original_content),
         }
         part = name.with_suffix(".part")
         part.write_text(json.dumps(about))
