@@ -46,8 +46,7 @@ impl Capabilities {
         } else if is("SIZE") {
             self.size = true;
             // RFC 1870 section 4: 0 or nothing means no fixed limit.
-            self.size_limit =
-                words.next().and_then(|n| n.parse().ok()).filter(|limit| *limit != 0);
+            self.size_limit = words.next().and_then(|n| n.parse().ok()).filter(|limit| *limit != 0);
         } else if is("8BITMIME") {
             self.eight_bit_mime = true;
         } else if is("SMTPUTF8") {
