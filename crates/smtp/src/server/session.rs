@@ -69,6 +69,12 @@ impl Server {
         answer::push(out, &["220 ", &self.options.hostname, " ESMTP\r\n"]);
     }
 
+    /// Writes a greeting of the host's in place of the usual one. 421 ends the
+    /// session.
+    pub fn greet_with(&mut self, reply: &SmtpReply, out: &mut Vec<u8>) {
+        self.refuse(reply, out);
+    }
+
     /// The name that the client gave with EHLO or HELO; empty before that.
     #[must_use]
     pub fn hello_name(&self) -> &str {
