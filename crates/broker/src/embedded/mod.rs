@@ -1,13 +1,103 @@
-//! The embedded durable queue (being written: the API is final).
+//! The embedded durable queue: the broker contract in a directory of its own.
+//!
+//! # Contract
+//!
+//! All of [`crate::contract`]. A publish is durable when its bytes have been
+//! written and synced; a settlement is one atomic record. The directory
+//! belongs to one process, which holds a lock on it. A queue without messages
+//! is forgotten at the end of the process. All messages that are found at
+//! the start count as redelivered, because they may have been handed over.
+//! Two messages cannot live with one id: publishing a live id again is
+//! durable and changes nothing.
+//!
+//! # On disk
+//!
+//! `lock`, and segments `00000000000000000001.seg`, `…2.seg`, …: mode 0600, in
+//! a directory of mode 0700. A segment is reserved at its making, so that
+//! writing into it changes no metadata, and is cut to what it holds when it is
+//! full. After a header it holds frames, each at a multiple of 8:
+//!
+//! ```text
+//! segment = magic 8, version 2, zero 6, sequence 8, queue id 16, zero 20, CRC 4; frames
+//! frame   = magic 4, length of ops 4, length of bodies 8, segment 8, commit 8,
+//!           start of commit 4, frames left of commit 4, CRC of ops 4, CRC of header 4;
+//!           ops; bodies; zeros up to a multiple of 8
+//! op      = 1, meta, 0, length 4, CRC 4              put, with a body of its own
+//!         | 1, meta, 1, id 16, length 4, CRC 4       put, with a shared body
+//!         | 2, id 16, length 4, CRC 4                body, to be shared
+//!         | 3, meta                                  rehead: the head is replaced
+//!         | 4, id 16                                 ack
+//! meta    = id 16, priority 1, due 8, queue 1+n, flow key 1+n, head 4+n
+//! ```
+//!
+//! All little-endian; the CRC is CRC-32C. One frame is one call of `publish`
+//! or `settle`, and is taken whole or not at all. The bodies stand behind the
+//! ops, so that a start reads heads and skips bodies. The sequence of the
+//! segment is in each frame's checksum: what an earlier use of a file has left
+//! is never taken for a frame. A deferral is a rehead: its body is not written
+//! again.
+//!
+//! # Recovery
+//!
+//! The frames are applied in the order of the log. Each frame says where its
+//! commit begins, so that a place without a frame can be judged by what stands
+//! behind it: see `recovery`. A torn tail is cut, damage to what was confirmed
+//! is an error that names file and offset. An orderly end writes an empty
+//! frame behind the last one, which makes even damage to the last commit an
+//! error. After a crash, damage to the very last commit cannot be told from a
+//! torn tail.
+//!
+//! # What happens on failure
+//!
+//! A failed write or sync: see `log`. No room: [`BrokerError::Full`], nothing
+//! is taken; acknowledgements may still find room in a small segment. A body
+//! that fails its checksum when it is to be handed over: the message goes to
+//! `quarantine`.
+//!
+//! # Space
+//!
+//! A segment is removed when nothing in it is needed: see `index`.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+mod browse;
+mod cache;
+mod consumer;
+mod disk;
+mod flow;
+mod index;
+mod log;
+mod quarantine;
+mod record;
+mod recovery;
+mod segment;
+mod settle;
+mod slab;
+mod subscription;
+#[cfg(test)]
+mod tests;
+mod topic;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64, atomic::Ordering},
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use posthaste_model::Clock;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use self::{
+    disk::{DirLock, Disk, RealDisk},
+    index::Index,
+    log::{Committer, Handoff},
+    segment::Reader,
+    subscription::EmbeddedSubscription,
+    topic::Topics,
+};
 use crate::contract::{
     Broker, BrokerError, Browsed, Depth, LinkState, Listener, Publish, PublishOutcome, QueueName,
     Settlement, SubscribeOptions, Subscription,
@@ -18,13 +108,14 @@ use crate::contract::{
 pub struct EmbeddedConfig {
     /// Directory of its own.
     pub dir: PathBuf,
-    /// Bytes of a segment file.
+    /// Bytes of a segment file; a larger frame gets a segment of its own size.
     pub segment_bytes: u64,
     /// Most bytes written with one sync, but for a single larger frame.
     pub commit_max_bytes: usize,
     /// Most bytes that wait to be written; publishers wait beyond it.
     pub max_pending_bytes: usize,
-    /// Bytes of just published messages kept in memory.
+    /// Bytes of just published messages kept in memory, so that they are not
+    /// read back.
     pub cache_bytes: usize,
 }
 
@@ -40,67 +131,226 @@ impl EmbeddedConfig {
             cache_bytes: 16 << 20,
         }
     }
+
+    fn check(&self) -> Result<(), BrokerError> {
+        if (1 << 12..=1 << 31).contains(&self.segment_bytes) {
+            return Ok(());
+        }
+        let why =
+            format!("a segment of {} bytes is not within 4 KiB and 2 GiB", self.segment_bytes);
+        Err(BrokerError::Invalid(why))
+    }
 }
 
-/// The embedded durable queue.
-#[derive(Debug)]
-pub struct EmbeddedQueue(());
+/// What the queue, its subscriptions and its commit thread share.
+struct Core {
+    index: Arc<Mutex<Index>>,
+    handoff: Arc<Handoff>,
+    reader: Arc<Reader>,
+    clock: Arc<dyn Clock>,
+    topics: Topics,
+    damaged: AtomicU64,
+}
+
+impl Core {
+    /// Nothing is taken or handed over any more; what waits is still written.
+    fn close(&self) {
+        {
+            let mut index = self.index.lock();
+            index.closed = Some(BrokerError::Closed);
+            index.wake_all();
+        }
+        self.topics.close();
+        self.handoff.close();
+    }
+
+    fn check_open(&self) -> Result<(), BrokerError> {
+        self.index.lock().closed.clone().map_or(Ok(()), Err)
+    }
+}
+
+/// The embedded durable queue. See the module.
+pub struct EmbeddedQueue {
+    core: Arc<Core>,
+    link: watch::Receiver<LinkState>,
+    ended: watch::Receiver<bool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
 
 impl EmbeddedQueue {
-    /// Opens or makes the queue in its directory. Blocks on the disk.
+    /// Opens or makes the queue in its directory. Reads the heads of all that
+    /// it holds: blocks on the disk.
     ///
     /// # Errors
-    /// When the directory cannot be used.
-    pub fn open(_config: EmbeddedConfig, _clock: Arc<dyn Clock>) -> Result<Arc<Self>, BrokerError> {
-        Err(BrokerError::Closed)
+    /// [`BrokerError::InUse`] when another process has it open;
+    /// [`BrokerError::Storage`] when the directory cannot be used or what was
+    /// confirmed is damaged.
+    pub fn open(config: EmbeddedConfig, clock: Arc<dyn Clock>) -> Result<Arc<Self>, BrokerError> {
+        Self::open_on(Arc::new(RealDisk), config, clock)
+    }
+
+    fn open_on(
+        disk: Arc<dyn Disk>,
+        config: EmbeddedConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, BrokerError> {
+        config.check()?;
+        let dir = config.dir;
+        let failed = |error: std::io::Error| {
+            BrokerError::Storage(format!("{} could not be used: {error}", dir.display()))
+        };
+        disk.make_dir(&dir).map_err(failed)?;
+        let lock = DirLock::take(&dir).map_err(failed)?.ok_or_else(|| {
+            BrokerError::InUse(format!(
+                "another process has the queue in {} open. Stop it first, or give this one a \
+                 directory of its own",
+                dir.display()
+            ))
+        })?;
+        // The epochs of two openings must not meet.
+        let mut index = Index::new(config.cache_bytes, Uuid::now_v7().as_u64_pair().1 << 20);
+        let recovered = recovery::recover(&*disk, &dir, &mut index, clock.now().as_millis())?;
+        tracing::info!(dir = %dir.display(), messages = index.entries.live(), "the queue is open");
+        let (link_sender, link) = watch::channel(LinkState::Up);
+        let (ended_sender, ended) = watch::channel(false);
+        let core = Arc::new(Core {
+            index: Arc::new(Mutex::new(index)),
+            handoff: Arc::new(Handoff::new(config.max_pending_bytes)),
+            reader: Arc::new(Reader::new(Arc::clone(&disk), dir.clone())),
+            clock: Arc::clone(&clock),
+            topics: Topics::default(),
+            damaged: AtomicU64::new(0),
+        });
+        let committer = Committer {
+            disk,
+            dir: dir.clone(),
+            lock,
+            queue: recovered.queue,
+            index: Arc::clone(&core.index),
+            handoff: Arc::clone(&core.handoff),
+            reader: Arc::clone(&core.reader),
+            link: link_sender,
+            clock,
+            segment_bytes: config.segment_bytes,
+            commit_max_bytes: config.commit_max_bytes as u64,
+            next_sequence: recovered.next_sequence,
+            commit: recovered.commit,
+            removal_failed: false,
+            ended: ended_sender,
+        };
+        let thread = std::thread::Builder::new()
+            .name("queue-commit".to_owned())
+            .spawn(move || committer.run())
+            .map_err(failed)?;
+        Ok(Arc::new(Self { core, link, ended, thread: Mutex::new(Some(thread)) }))
+    }
+
+    /// Tells the queue that its clock was moved. Without it, waiting messages
+    /// are looked at once a second.
+    pub fn clock_moved(&self) {
+        self.core.index.lock().wake_all();
+    }
+
+    /// Messages that could not be read since the start. Each was logged and
+    /// put into quarantine: look at the disk.
+    #[must_use]
+    pub fn damaged(&self) -> u64 {
+        self.core.damaged.load(Ordering::Relaxed)
+    }
+
+    fn join(&self) -> Result<(), BrokerError> {
+        let Some(thread) = self.thread.lock().take() else { return Ok(()) };
+        thread.join().map_err(|_| BrokerError::Storage("the commit thread has panicked".to_owned()))
+    }
+}
+
+impl Drop for EmbeddedQueue {
+    fn drop(&mut self) {
+        self.core.close();
+        if let Err(error) = self.join() {
+            tracing::error!(%error, "the queue did not end in order");
+        }
     }
 }
 
 #[async_trait]
 impl Broker for EmbeddedQueue {
-    async fn declare(&self, _: &QueueName) -> Result<(), BrokerError> {
-        Err(BrokerError::Closed)
+    async fn declare(&self, queue: &QueueName) -> Result<(), BrokerError> {
+        self.core.check_open()?;
+        self.core.index.lock().flows.queue(queue);
+        Ok(())
     }
-    async fn publish(&self, _: Vec<Publish>) -> Result<Vec<PublishOutcome>, BrokerError> {
-        Err(BrokerError::Closed)
+
+    async fn publish(&self, batch: Vec<Publish>) -> Result<Vec<PublishOutcome>, BrokerError> {
+        self.core.publish(batch).await
     }
+
     async fn subscribe(
         &self,
-        _: &QueueName,
-        _: SubscribeOptions,
+        queue: &QueueName,
+        options: SubscribeOptions,
     ) -> Result<Box<dyn Subscription>, BrokerError> {
-        Err(BrokerError::Closed)
+        Ok(Box::new(EmbeddedSubscription::start(Arc::clone(&self.core), queue, options)?))
     }
-    async fn settle(&self, _: Settlement) -> Result<Vec<Result<(), BrokerError>>, BrokerError> {
-        Err(BrokerError::Closed)
+
+    async fn settle(
+        &self,
+        settlement: Settlement,
+    ) -> Result<Vec<Result<(), BrokerError>>, BrokerError> {
+        self.core.settle(settlement).await
     }
-    async fn broadcast(&self, _: &QueueName, _: Bytes) -> Result<(), BrokerError> {
-        Err(BrokerError::Closed)
+
+    async fn broadcast(&self, topic: &QueueName, notice: Bytes) -> Result<(), BrokerError> {
+        self.core.topics.broadcast(topic, notice)
     }
-    async fn listen(&self, _: &QueueName) -> Result<Box<dyn Listener>, BrokerError> {
-        Err(BrokerError::Closed)
+
+    async fn listen(&self, topic: &QueueName) -> Result<Box<dyn Listener>, BrokerError> {
+        self.core.topics.listen(topic)
     }
+
     async fn queues(&self) -> Result<Vec<QueueName>, BrokerError> {
-        Err(BrokerError::Closed)
+        self.core.check_open()?;
+        let index = self.core.index.lock();
+        Ok(index.flows.queues.iter().map(|queue| queue.name.clone()).collect())
     }
-    async fn depth(&self, _: &QueueName) -> Result<Depth, BrokerError> {
-        Err(BrokerError::Closed)
+
+    async fn depth(&self, queue: &QueueName) -> Result<Depth, BrokerError> {
+        self.core.check_open()?;
+        let mut index = self.core.index.lock();
+        let Some(queue) = index.flows.find_queue(queue.as_str()) else {
+            return Ok(Depth::default());
+        };
+        index.promote(queue, self.core.clock.now().as_millis());
+        Ok(index.flows.queues[queue as usize].depth)
     }
+
     async fn browse(
         &self,
-        _: &QueueName,
-        _: Option<Uuid>,
-        _: usize,
+        queue: &QueueName,
+        after: Option<Uuid>,
+        limit: usize,
     ) -> Result<Vec<Browsed>, BrokerError> {
-        Err(BrokerError::Closed)
+        self.core.browse(queue, after, limit).await
     }
-    async fn purge(&self, _: &QueueName) -> Result<u64, BrokerError> {
-        Err(BrokerError::Closed)
+
+    async fn purge(&self, queue: &QueueName) -> Result<u64, BrokerError> {
+        self.core.purge(queue).await
     }
+
     fn link_state(&self) -> watch::Receiver<LinkState> {
-        watch::channel(LinkState::Up).1
+        self.link.clone()
     }
-    async fn close(&self, _: Duration) -> Result<(), BrokerError> {
-        Ok(())
+
+    async fn close(&self, within: Duration) -> Result<(), BrokerError> {
+        self.core.close();
+        let mut ended = self.ended.clone();
+        let waited = tokio::time::timeout(within, ended.wait_for(|ended| *ended)).await;
+        if waited.is_err() {
+            return Err(BrokerError::Storage(format!(
+                "what was pending could not be written within {within:?}"
+            )));
+        }
+        // It has ended: this does not block.
+        self.join()
     }
 }

@@ -1,0 +1,47 @@
+//! What becomes of a message whose parts cannot be read any more.
+//!
+//! It leaves its queue for `quarantine`, with a due time at the end of time:
+//! it is seen there and can be purged, and nobody is handed it again. When not
+//! even its head can be read it stays where it is, in the same way, until the
+//! next start.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use posthaste_model::{QUARANTINE, Timestamp};
+
+use super::{Core, log::Failure};
+use crate::contract::{Body, Publish, QueueName, Token};
+
+impl Core {
+    /// Takes a message that was picked and cannot be read out of the way.
+    pub fn quarantine(self: &Arc<Self>, token: Token, head: Option<Bytes>) {
+        let now = self.clock.now().as_millis();
+        let mut index = self.index.lock();
+        let Some(slot) = index.held(token) else { return };
+        index.take_out(slot);
+        index.entries[slot].due = i64::MAX;
+        index.enqueue(slot, now);
+        let entry = &index.entries[slot];
+        let (id, priority) = (entry.id, entry.priority);
+        let flow = index.flows.flow(entry.flow);
+        let already = index.flows.queues[flow.queue as usize].name.as_str() == QUARANTINE;
+        let flow_key = flow.key.clone();
+        drop(index);
+        let (Some(head), Ok(queue)) = (head, QueueName::new(QUARANTINE)) else { return };
+        if already {
+            return;
+        }
+        let due = Some(Timestamp::from_millis(i64::MAX));
+        let body = Body::Kept(token);
+        let publish = Publish { queue, id, priority, due, flow_key, head, body };
+        let core = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(Failure::NotTaken(error) | Failure::Unknown(error)) =
+                core.rehead(&publish).await
+            {
+                tracing::error!(%id, %error, "a damaged message could not be moved to quarantine: it stays in its queue");
+            }
+        });
+    }
+}
