@@ -1,1 +1,35 @@
-//! placeholder
+//! The REST API.
+//!
+//! `server` accepts connections and drains them (`stream`), `router` finds the handler
+//! and counts, `auth` says who is asking, `body` reads what they send within
+//! bounds, `submissions` hands it to the intake and answers from the store,
+//! `health` tells whether this process can work. `problem` is every error.
+//!
+//! Invariants:
+//!
+//! - 202 is answered only after [`posthaste_intake::Intake::submit`] returned.
+//! - Every error is an RFC 9457 problem with a stable `code`; none tells more
+//!   of the inside than the operator would tell a stranger.
+//! - Every wait for a client has a bound, and so has what all clients
+//!   together can make this process hold: connections, bytes of bodies.
+//! - A token sees the submissions that it made, or could have made.
+//!
+//! On failure of the broker the answer is 503 with `Retry-After`; of the
+//! store, 503 for the questions and nothing for the submissions.
+
+mod auth;
+mod body;
+mod config;
+mod health;
+mod metrics;
+mod problem;
+mod router;
+mod server;
+mod stream;
+mod submissions;
+mod view;
+
+pub use auth::{Auth, Secret, Token};
+pub use config::{ApiConfig, ApiState};
+pub use metrics::ApiMetrics;
+pub use server::{ApiError, run};

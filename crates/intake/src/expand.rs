@@ -194,8 +194,9 @@ impl Fields {
         let mut visible = address_field("To", &request.to);
         visible.push_str(&address_field("Cc", &request.cc));
         let copies = checked.recipients.iter().filter(|r| r.kind != RecipientKind::Bcc).count();
-        // Half of what a head may have, since JSON escapes CR, LF and quotes.
-        if visible.len() > Publish::MAX_HEAD / 2
+        // A quarter of what a head may have: JSON doubles CR, LF, quotes and
+        // backslashes, and the rest of the head needs room too.
+        if visible.len() > Publish::MAX_HEAD / 4
             || visible.len().saturating_mul(copies) > context.address_bytes
         {
             let mut too_large = Errors::default();

@@ -24,6 +24,9 @@ use crate::{
 const INLINE_BYTES: usize = 256 << 10;
 /// The same for the number of messages.
 const INLINE_MESSAGES: usize = 256;
+/// Largest content whatever is configured: what cannot be compressed grows a
+/// little, and the body of a message is bounded.
+const MAX_CONTENT_BYTES: usize = Publish::MAX_BODY - (1 << 20);
 /// Pools that may be created by using them; a bound, since each is a queue.
 const MAX_CREATED_POOLS: usize = 1000;
 
@@ -46,9 +49,11 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// An intake that publishes to this broker.
+    /// An intake that publishes to this broker. A limit above what a broker
+    /// takes is lowered to that.
     #[must_use]
-    pub fn new(broker: Arc<dyn Broker>, clock: Arc<dyn Clock>, config: IntakeConfig) -> Self {
+    pub fn new(broker: Arc<dyn Broker>, clock: Arc<dyn Clock>, mut config: IntakeConfig) -> Self {
+        config.limits.content_bytes = config.limits.content_bytes.min(MAX_CONTENT_BYTES);
         Self { broker, clock, config: Arc::new(config), created_pools: Arc::default() }
     }
 

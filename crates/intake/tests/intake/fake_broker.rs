@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 /// What one call of `publish` answers.
 #[derive(Debug, Clone)]
+#[allow(dead_code, reason = "not every crate that includes this needs all")]
 pub enum Answer {
     /// All of it is durable.
     Durable,
