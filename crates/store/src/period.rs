@@ -215,7 +215,6 @@ mod tests {
         ])) {
             let time = Timestamp::from_millis(millis);
             let span = Span::containing(period, time);
-            // The week of 1970-01-01 began before it; no event is filed there.
             prop_assert!(span.start() <= time && time < span.end());
             prop_assert_eq!(Span::from_file_name(&span.file_name()), Some(span));
             let next = Span::containing(period, span.end());

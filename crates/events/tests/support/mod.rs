@@ -1,5 +1,6 @@
 //! Events, and a broker in memory whose faults the test chooses.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "the helpers of a test may, as the test")]
 
 use std::{
