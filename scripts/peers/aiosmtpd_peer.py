@@ -32,8 +32,8 @@ def parsed(content):
         "from": mail["From"],
         "to": mail["To"],
         "subject": mail["Subject"],
-        "text": text and text.get_content(),
-        "html": html and html.get_content(),
+        "text": text and text.get_content().replace("\r\n", "\n"),
+        "html": html and html.get_content().replace("\r\n", "\n"),
         "attachments": attachments,
         "defects": defects,
     }

@@ -1,25 +1,23 @@
-//! Name servers for trials.
+//! The name server of the trials: all mail goes to this machine.
 
-use std::net::SocketAddr;
+use std::net::Ipv4Addr;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
+use posthaste_trial::dns::{TestDns, Zones};
 
-/// stub
-#[derive(Debug)]
-pub struct TestDns;
-impl TestDns {
-    /// stub
-    #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        unreachable!()
-    }
-}
+/// The mail exchanger of every domain of a trial.
+pub const EXCHANGER: &str = "mx.test";
 
-/// A name server that gives each of `domains` the one MX `mx.test`, which is
-/// 127.0.0.1.
+/// A name server that gives each of `domains` one MX, which is 127.0.0.1, and
+/// `nomail.test` a null MX.
 ///
 /// # Errors
 /// When it does not start.
 pub async fn all_to_loopback(domains: &[&str]) -> Result<TestDns> {
-    bail!("{domains:?}")
+    let mut zones = Zones::new().a(EXCHANGER, Ipv4Addr::LOCALHOST).null_mx("nomail.test");
+    for domain in domains {
+        zones = zones.mx(domain, 10, EXCHANGER);
+    }
+    let started = TestDns::start((Ipv4Addr::LOCALHOST, 0).into(), zones).await;
+    started.context("the test DNS does not start")
 }

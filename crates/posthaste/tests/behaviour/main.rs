@@ -1,0 +1,19 @@
+//! What Posthaste does, seen from outside: the real binary with a configuration
+//! file, submissions over HTTP, and servers that receive. One file a behaviour.
+//!
+//! All of them are modules of one test binary, since each further binary would
+//! be linked for itself.
+
+mod aiosmtpd_receives;
+mod bad_config_is_explained;
+mod cc_and_bcc_privacy;
+mod deferred_then_delivered;
+mod kill_loses_nothing;
+mod null_mx;
+mod postfix_receives_with_tls;
+mod refused_is_undeliverable;
+mod restart_keeps_everything;
+mod scheduled_is_not_early;
+mod second_process_is_refused;
+mod support;
+mod tokens_scope;
