@@ -31,7 +31,7 @@ enum Command {
     /// Posthaste on loopback; a few mails and the life of each.
     Demo(demo::DemoArgs),
     /// Submit a mail from the command line.
-    Send(send::SendArgs),
+    Send(Box<send::SendArgs>),
     /// Run a receiving SMTP server for trials, with scriptable replies, delays
     /// and drops. It keeps no mail.
     Sink(sink::SinkArgs),

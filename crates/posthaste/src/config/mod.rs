@@ -73,9 +73,9 @@ fn nearest_key(message: &str) -> Option<&str> {
         .split('`')
         .skip(1)
         .step_by(2)
-        .map(|key| (strsim::damerau_levenshtein(unknown, key), key))
-        .min()
-        .filter(|(distance, _)| *distance <= 4.max(unknown.len() / 3))
+        .map(|key| (strsim::jaro_winkler(unknown, key), key))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, _)| *likeness >= 0.75)
         .map(|(_, key)| key)
 }
 
