@@ -27,6 +27,8 @@ use crate::{
 
 /// Most addresses that one attempt connects to.
 const MAX_ADDRESSES: usize = 10;
+/// Most of them of one host, so that the next host has its turn.
+const MAX_OF_HOST: usize = 4;
 
 /// What the hosts tried so far have said.
 #[derive(Debug, Default)]
@@ -241,8 +243,8 @@ fn addresses<'a>(
 ) -> Vec<(&'a str, SocketAddr)> {
     let mut found = Vec::with_capacity(4);
     for host in route.order(rng) {
-        for ip in &host.addresses {
-            let address = SocketAddr::new(*ip, port);
+        for ip in host.order(rng).into_iter().take(MAX_OF_HOST) {
+            let address = SocketAddr::new(ip, port);
             if Some(address) != skipped && found.len() < MAX_ADDRESSES {
                 found.push((host.name.as_str(), address));
             }

@@ -318,9 +318,10 @@ mod tests {
                             let position = model.waiting.iter().position(|m| *m == message);
                             prop_assert!(position.is_some(), "left twice");
                             // Within a flow and a priority in order.
-                            prop_assert!(!model.waiting.iter().any(|(f, p, i)| {
+                            let is_earlier = |(f, p, i): &(u8, u8, usize)| {
                                 (*f, *p) == (flow, priority) && *i < id
-                            }));
+                            };
+                            prop_assert!(!model.waiting.iter().any(is_earlier), "order");
                             model.waiting.remove(position.unwrap());
                             model.running.push(flow);
                         }

@@ -107,14 +107,14 @@ fn a_second_process_is_kept_out() {
 fn torn_at_every_byte_loses_only_what_was_torn() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
-    let starts: Vec<_> = (1..=4).map(start).collect();
+    let starts: Vec<_> = (1..=2).map(start).collect();
     let mut ends = vec![];
     for start in &starts {
         journal.start(start).unwrap();
         journal.finish(&ended(start)).unwrap();
         ends.push(journal.inner.lock().len);
     }
-    let (file, len) = (journal.inner.lock().file, ends[3]);
+    let (file, len) = (journal.inner.lock().file, ends[1]);
     drop(journal);
     let whole = fs::read(file::path(dir.path(), file)).unwrap();
     assert_eq!(whole.len() as u64, len);
