@@ -1,6 +1,10 @@
 //! Which handler answers what, and what all of them have in common.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
 use axum::{
     Router,
@@ -60,15 +64,25 @@ impl App {
     }
 
     /// The client's address; behind a proxy the last that it names, since that
-    /// is the one which the proxy itself has seen.
+    /// is the one which the proxy itself has seen. What cannot be read is
+    /// nobody's address, and so not this machine's.
     fn client(&self, headers: &HeaderMap, Peer(peer): Peer) -> IpAddr {
-        let named = || {
-            let last = headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
-            last.rsplit(',').next()?.trim().parse::<IpAddr>().ok()
+        let named = headers.get_all("x-forwarded-for").iter().next_back();
+        let client = match named {
+            Some(named) if self.config.behind_proxy => {
+                let last = named.to_str().ok().and_then(|named| named.rsplit(',').next());
+                last.and_then(forwarded).unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+            }
+            _ => peer,
         };
-        let forwarded = if self.config.behind_proxy { named() } else { None };
-        forwarded.unwrap_or(peer).to_canonical()
+        client.to_canonical()
     }
+}
+
+/// An address, with or without a port.
+fn forwarded(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    text.parse().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip())).ok()
 }
 
 pub(crate) fn router(app: Arc<App>) -> Router {

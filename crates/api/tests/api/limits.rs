@@ -71,7 +71,7 @@ async fn a_slow_body_is_given_up() {
 
 #[tokio::test]
 async fn a_trickle_does_not_buy_time() {
-    let server = Server::start(short(300)).await;
+    let server = Server::start(short(800)).await;
     let mut client = Client::connect(server.address).await;
     client.send(format!("{HEAD}Content-Length: 100\r\n\r\n")).await;
     let started = Instant::now();

@@ -140,11 +140,14 @@ async fn behind_a_proxy_the_client_is_whom_the_proxy_names() {
         server.ask("POST", "/v1/submissions", &headers, mail().to_string().as_bytes()).await
     };
     // What the client itself put in front does not count.
-    for forwarded in ["192.0.2.9", "127.0.0.1, 192.0.2.9"] {
+    for forwarded in ["192.0.2.9", "127.0.0.1, 192.0.2.9", "127.0.0.1, 192.0.2.9:99", "unknown", ""]
+    {
         let answer = post(forwarded).await;
         assert_eq!((answer.status, answer.problem().as_str()), (403, "loopback_only"));
     }
-    assert_eq!(post("192.0.2.9, 127.0.0.1").await.status, 202);
+    for forwarded in ["192.0.2.9, 127.0.0.1", "[::1]:99"] {
+        assert_eq!(post(forwarded).await.status, 202, "{forwarded}");
+    }
 }
 
 #[tokio::test]

@@ -5,4 +5,5 @@
 
 mod acceptance;
 mod bad_input;
+mod embedded;
 mod fake_broker;
