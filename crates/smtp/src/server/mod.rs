@@ -14,6 +14,8 @@
 mod answer;
 mod command;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use session::Server;
 

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Space for one read.
-const READ_LEN: usize = 32 * 1024;
+const READ_LEN: usize = 16 * 1024;
 /// What no client can take for a reply.
 const GARBAGE: &[u8] = b"\x00\xff\x15\x03 this is not SMTP\r\n";
 
