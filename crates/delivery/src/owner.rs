@@ -119,7 +119,7 @@ impl Owner {
     /// Starts whatever can be started now.
     fn advance(&mut self) {
         if self.may_start() {
-            while let Some(job) = self.schedule.next() {
+            while let Some(job) = self.schedule.choose() {
                 self.running.insert(job.delivery.id, job.delivery.token);
                 let site = self.sites.get(&job.delivery.flow_key);
                 self.workers.give(job, site);

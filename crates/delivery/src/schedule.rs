@@ -7,7 +7,7 @@
 //! Invariants, each a property test:
 //!
 //! - Never more than the limit of a flow, nor the total, are running.
-//! - Every message leaves exactly once: by [`Schedule::next`] or by
+//! - Every message leaves exactly once: by [`Schedule::choose`] or by
 //!   [`Schedule::clear`].
 //! - No message is chosen while one of higher priority could be.
 //! - Within a priority a flow that could be served waits for at most one turn
@@ -153,7 +153,7 @@ impl<T> Schedule<T> {
 
     /// Chooses the next message, which is running from now on until
     /// [`Self::finish`]; `None` when there is none or no room.
-    pub fn next(&mut self) -> Option<T> {
+    pub fn choose(&mut self) -> Option<T> {
         if self.running >= self.total {
             return None;
         }
@@ -309,7 +309,7 @@ mod tests {
                         schedule.add(&key(flow), priority, (flow, priority, id));
                         model.waiting.push((flow, priority, id));
                     }
-                    Step::Next => match schedule.next() {
+                    Step::Next => match schedule.choose() {
                         Some(message) => {
                             let (flow, priority, id) = message;
                             prop_assert!(model.running.len() < total as usize);
@@ -377,7 +377,7 @@ mod tests {
             let mut running = VecDeque::new();
             let mut served = 0;
             while served < backlog.iter().sum::<usize>() {
-                while let Some(flow) = schedule.next() {
+                while let Some(flow) = schedule.choose() {
                     running.push_back(flow);
                     left[flow] -= 1;
                     served += 1;
@@ -403,13 +403,13 @@ mod tests {
             schedule.add(&key(1), 9, ("slow", id));
         }
         schedule.add(&key(3), 0, ("other", 0));
-        assert_eq!(schedule.next(), Some(("slow", 0)));
-        assert_eq!(schedule.next(), Some(("other", 0)));
-        assert_eq!(schedule.next(), None);
+        assert_eq!(schedule.choose(), Some(("slow", 0)));
+        assert_eq!(schedule.choose(), Some(("other", 0)));
+        assert_eq!(schedule.choose(), None);
         schedule.add(&key(3), 0, ("other", 1));
-        assert_eq!(schedule.next(), Some(("other", 1)));
+        assert_eq!(schedule.choose(), Some(("other", 1)));
         schedule.finish(&key(1));
-        assert_eq!(schedule.next(), Some(("slow", 1)));
+        assert_eq!(schedule.choose(), Some(("slow", 1)));
     }
 
     #[test]
@@ -417,18 +417,18 @@ mod tests {
         let mut schedule = Schedule::new(&limits(100, 20));
         schedule.add(&key(1), 1, "low");
         schedule.add(&key(1), 1, "low");
-        assert_eq!(schedule.next(), Some("low"));
+        assert_eq!(schedule.choose(), Some("low"));
         schedule.add(&key(1), 8, "high");
-        assert_eq!(schedule.next(), None);
+        assert_eq!(schedule.choose(), None);
         schedule.finish(&key(1));
-        assert_eq!(schedule.next(), Some("high"));
+        assert_eq!(schedule.choose(), Some("high"));
     }
 
     #[test]
     fn an_idle_flow_is_forgotten() {
         let mut schedule = Schedule::new(&limits(100, 20));
         schedule.add(&key(4), 5, ());
-        assert_eq!(schedule.next(), Some(()));
+        assert_eq!(schedule.choose(), Some(()));
         schedule.finish(&key(4));
         schedule.finish(&key(4));
         assert_eq!(schedule.flows.len(), 0);

@@ -1,15 +1,44 @@
-//! Files of the journal: their names, and how they are read.
+//! Files of the journal: their names, how they are made and read.
 
 use std::{
     fs,
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
-use super::record::{self, FRAME_HEAD, Record};
+use super::{
+    JournalError,
+    error::failed,
+    record::{self, FRAME_HEAD, Record},
+};
 
 /// First bytes of every file: what it is and the version of its format.
 pub(super) const MAGIC: [u8; 8] = *b"PHJRNL\x01\n";
+
+/// Keeps other processes out while the file is open.
+pub(super) fn lock(dir: &Path) -> Result<fs::File, JournalError> {
+    let path = dir.join("lock");
+    let mut options = fs::OpenOptions::new();
+    let options = options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&path).map_err(failed(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(JournalError::InUse(dir.to_owned())),
+        Err(fs::TryLockError::Error(error)) => Err(failed(&path)(error)),
+    }
+}
+
+/// Begins a file.
+pub(super) fn create(dir: &Path, number: u64) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    let options = options.append(true).create(true).mode(0o600);
+    let mut file = options.open(path(dir, number))?;
+    // One is here already when its making failed half-way before.
+    file.set_len(0)?;
+    file.write_all(&MAGIC)?;
+    Ok(file)
+}
 
 /// Where a frame lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

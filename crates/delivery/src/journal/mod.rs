@@ -26,14 +26,17 @@
 //! week with a warning: their message was settled just before the end, which
 //! the journal could not note any more.
 
+mod error;
 mod file;
 mod index;
+mod reader;
 mod record;
+mod replay;
 
 use std::{
     fs, io,
     io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -42,32 +45,17 @@ use std::{
 use parking_lot::Mutex;
 use posthaste_model::{AttemptId, Clock, MessageId, SystemClock, Timestamp};
 
-pub use self::record::{Final, Next, Start};
+pub use self::{
+    error::JournalError,
+    reader::{JournalledAttempt, read},
+    record::{Final, Next, Start},
+};
 use self::{
+    error::failed,
     file::{Location, MAGIC},
     index::Index,
     record::Record,
 };
-
-/// Why the journal cannot be used. Completes "failed to use the journal: ".
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// Another process has it.
-    #[error("{} is in use by another process", .0.display())]
-    InUse(PathBuf),
-    /// A file could not be read or written.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-fn failed(path: &Path) -> impl FnOnce(io::Error) -> JournalError + '_ {
-    |source| JournalError::File { path: path.to_owned(), source }
-}
 
 /// The bounds of a journal.
 #[derive(Clone)]
@@ -154,11 +142,11 @@ impl Journal {
         options: JournalOptions,
     ) -> Result<(Self, Recovered), JournalError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
-        let lock = lock(dir)?;
+        let lock = file::lock(dir)?;
         let files = file::list(dir).map_err(failed(dir))?;
-        let mut found = replay(dir, &files)?;
+        let mut found = replay::replay(dir, &files)?;
         let number = files.last().map_or(1, |last| last + 1);
-        let writer = create(dir, number).map_err(failed(&file::path(dir, number)))?;
+        let writer = file::create(dir, number).map_err(failed(&file::path(dir, number)))?;
         found.index.add_file(number);
         let mut inner = Inner {
             writer,
@@ -298,7 +286,7 @@ impl Journal {
     /// with the next append: the record at hand is written already.
     fn rotate(&self, inner: &mut Inner) {
         let next = inner.file + 1;
-        match create(&self.dir, next) {
+        match file::create(&self.dir, next) {
             Ok(writer) => {
                 inner.writer = writer;
                 inner.file = next;
@@ -330,10 +318,11 @@ impl Inner {
     fn write_buffer(&mut self) -> io::Result<Location> {
         let offset = self.len;
         if let Err(error) = self.writer.write_all(&self.buffer) {
-            // What was written of it would hide the records after it from a
-            // reader that does not step over it.
+            // A reader steps over what was written of it, but it is better
+            // not there.
             if let Err(cut) = self.writer.set_len(offset) {
                 tracing::error!(error = %cut, "a torn record cannot be cut from the journal");
+                self.len = self.writer.metadata().map_or(offset, |data| data.len());
             }
             return Err(error);
         }
@@ -407,132 +396,6 @@ impl Inner {
             tracing::warn!(dropped, "outcomes that nobody asked for were dropped from the journal");
         }
     }
-}
-
-struct Replayed {
-    index: Index,
-    interrupted: Vec<Start>,
-    damaged: u64,
-}
-
-fn replay(dir: &Path, files: &[u64]) -> Result<Replayed, JournalError> {
-    let mut index = Index::default();
-    let mut starts = std::collections::HashMap::new();
-    let mut damaged = 0;
-    for file in files {
-        let path = file::path(dir, *file);
-        index.add_file(*file);
-        let scanned = file::scan(dir, *file, |at, record| match record {
-            Record::Start(start) => {
-                let of = (start.message_id, start.number);
-                index.started(start.attempt_id, of, start.time, at);
-                starts.insert(start.attempt_id, start);
-            }
-            Record::Final(outcome) => {
-                let of = (outcome.message_id, outcome.number);
-                index.finished(outcome.attempt_id, of, outcome.time, at);
-                starts.remove(&outcome.attempt_id);
-            }
-            Record::Settled(attempts) => {
-                for id in attempts {
-                    index.remove(id);
-                    starts.remove(&id);
-                }
-            }
-        })
-        .map_err(failed(&path))?;
-        if scanned.damaged > 0 {
-            let (path, bytes) = (path.display(), scanned.damaged);
-            tracing::error!(%path, bytes, "damage in the journal was skipped: outcomes in it are lost, their messages may be delivered again");
-        }
-        if scanned.torn > 0 {
-            tracing::info!(path = %path.display(), bytes = scanned.torn, "a record that was not written to its end was cut from the journal");
-        }
-        damaged += scanned.damaged;
-    }
-    // A start whose final is in the index but came before it (a copy).
-    starts.retain(|id, _| index.get(*id).is_some_and(|attempt| attempt.outcome.is_none()));
-    let interrupted: Vec<_> = starts.into_values().collect();
-    for start in &interrupted {
-        index.forget_message(start.attempt_id);
-    }
-    Ok(Replayed { index, interrupted, damaged })
-}
-
-fn lock(dir: &Path) -> Result<fs::File, JournalError> {
-    let path = dir.join("lock");
-    let mut options = fs::OpenOptions::new();
-    let options = options.write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(&path).map_err(failed(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(JournalError::InUse(dir.to_owned())),
-        Err(fs::TryLockError::Error(error)) => Err(failed(&path)(error)),
-    }
-}
-
-fn create(dir: &Path, number: u64) -> io::Result<fs::File> {
-    let mut options = fs::OpenOptions::new();
-    let options = options.append(true).create(true).mode(0o600);
-    let mut file = options.open(file::path(dir, number))?;
-    // One is here already when its making failed half-way before.
-    file.set_len(0)?;
-    file.write_all(&MAGIC)?;
-    Ok(file)
-}
-
-/// An attempt in the files of a journal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JournalledAttempt {
-    /// Its id.
-    pub attempt_id: AttemptId,
-    /// The message.
-    pub message_id: MessageId,
-    /// Which attempt of the message, from 1.
-    pub number: u32,
-    /// Whether its outcome is there.
-    pub has_final: bool,
-    /// Whether it is settled.
-    pub is_settled: bool,
-}
-
-/// Reads the journal in `dir` without changing or locking it: for proofs that
-/// compare it with what a remote server accepted. Attempts whose file was
-/// deleted, which are settled, are not there.
-///
-/// # Errors
-/// [`JournalError`].
-pub fn read(dir: &Path) -> Result<Vec<JournalledAttempt>, JournalError> {
-    let mut order = vec![];
-    let mut attempts = std::collections::HashMap::new();
-    for file in file::list(dir).map_err(failed(dir))? {
-        let mut note = |attempt_id, message_id, number, has_final| {
-            let attempt = attempts.entry(attempt_id).or_insert_with(|| {
-                order.push(attempt_id);
-                JournalledAttempt {
-                    attempt_id,
-                    message_id,
-                    number,
-                    has_final: false,
-                    is_settled: false,
-                }
-            });
-            attempt.has_final |= has_final;
-        };
-        let mut settled = vec![];
-        file::scan(dir, file, |_, record| match record {
-            Record::Start(s) => note(s.attempt_id, s.message_id, s.number, false),
-            Record::Final(f) => note(f.attempt_id, f.message_id, f.number, true),
-            Record::Settled(ids) => settled.extend(ids),
-        })
-        .map_err(failed(&file::path(dir, file)))?;
-        for id in settled {
-            if let Some(attempt) = attempts.get_mut(&id) {
-                attempt.is_settled = true;
-            }
-        }
-    }
-    Ok(order.iter().filter_map(|id| attempts.remove(id)).collect())
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ fn an_outcome_survives_and_is_settled_once() {
         assert_eq!(standing(&journal, &kept), Standing::Ended(ended(&kept)));
         assert_eq!(standing(&journal, &settled), Standing::Unknown);
         assert_eq!(standing(&journal, &interrupted), Standing::Unknown);
-        assert_eq!(journal.interrupted(), [interrupted.clone()]);
+        assert_eq!(journal.interrupted(), std::slice::from_ref(&interrupted));
     }
     let (journal, _) = open(dir.path());
     journal.settled(&[kept.attempt_id, interrupted.attempt_id, AttemptId::new()]).unwrap();
@@ -90,10 +90,30 @@ fn an_abandoned_attempt_is_interrupted_unless_it_has_ended() {
         journal.abandon(start.clone());
     }
     journal.finish(&ended(&late)).unwrap();
-    assert_eq!(journal.interrupted(), [given_up.clone()]);
+    assert_eq!(journal.interrupted(), std::slice::from_ref(&given_up));
     assert_eq!(standing(&journal, &given_up), Standing::Unknown);
     assert_eq!(standing(&journal, &done), Standing::Ended(ended(&done)));
     assert_eq!(standing(&journal, &late), Standing::Ended(ended(&late)));
+}
+
+#[test]
+fn what_cannot_be_written_is_an_error_and_leaves_no_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    let (before, refused, after) = (start(1), start(2), start(3));
+    journal.finish(&ended(&before)).unwrap();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let good = std::mem::replace(&mut journal.inner.lock().writer, full);
+    assert!(matches!(journal.start(&refused), Err(JournalError::File { .. })));
+    assert!(journal.finish(&ended(&refused)).is_err());
+    journal.inner.lock().writer = good;
+    let end = fs::metadata(file::path(dir.path(), 1)).unwrap().len();
+    journal.inner.lock().len = end;
+    journal.finish(&ended(&after)).unwrap();
+    assert_eq!(standing(&journal, &refused), Standing::Unknown);
+    assert_eq!(standing(&journal, &after), Standing::Ended(ended(&after)));
+    drop(journal);
+    assert_eq!(open(dir.path()).1, Recovered { outcomes: 2, interrupted: 0, damaged: 0 });
 }
 
 #[test]
@@ -266,11 +286,7 @@ fn a_killed_process_keeps_what_it_appended() {
     let mut told = vec![];
     for line in lines {
         let Ok(line) = line else { break };
-        if let Some(id) = line.strip_prefix("final ") {
-            if let Ok(id) = id.parse::<MessageId>() {
-                told.push(id);
-            }
-        }
+        told.extend(line.strip_prefix("final ").and_then(|id| id.parse::<MessageId>().ok()));
         if told.len() == 500 {
             child.kill().unwrap();
         }

@@ -17,6 +17,7 @@ use posthaste_broker::{
 };
 use posthaste_model::{Disposition, SystemClock};
 use posthaste_trial::sink::RuleStage;
+use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -139,8 +140,7 @@ impl Broker for Faulty {
     }
 }
 
-async fn stage() -> (Stage, Arc<Faulty>) {
-    let dir = tempfile::tempdir().unwrap();
+async fn stage(dir: &TempDir) -> (Stage, Arc<Faulty>) {
     let config = EmbeddedConfig::new(dir.path().join("queue"));
     let faulty = Arc::new(Faulty {
         inner: EmbeddedQueue::open(config, Arc::new(SystemClock)).unwrap(),
@@ -149,12 +149,13 @@ async fn stage() -> (Stage, Arc<Faulty>) {
         cut: Arc::default(),
         subscribed: Mutex::new(0),
     });
-    (Stage::over(dir, faulty.clone(), one_host("a.test")).await, faulty)
+    (Stage::over(dir.path(), faulty.clone(), one_host("a.test")).await, faulty)
 }
 
 #[tokio::test]
 async fn a_settlement_that_fails_is_repeated() {
-    let (mut stage, faulty) = stage().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (mut stage, faulty) = stage(&dir).await;
     let mut sink = stage.sink("127.0.0.1", vec![]).await;
     faulty.settle_fails.store(3, Ordering::SeqCst);
     let running = stage.start();
@@ -169,7 +170,8 @@ async fn a_settlement_that_fails_is_repeated() {
 
 #[tokio::test]
 async fn a_settlement_of_unknown_fate_is_repeated_without_harm() {
-    let (mut stage, faulty) = stage().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (mut stage, faulty) = stage(&dir).await;
     let refusal = crate::stage::times(1, crate::stage::says(RuleStage::Rcpt, 450, ""));
     let mut sink = stage.sink("127.0.0.1", vec![refusal]).await;
     faulty.settle_unknown.store(1, Ordering::SeqCst);
@@ -191,7 +193,8 @@ async fn a_settlement_of_unknown_fate_is_repeated_without_harm() {
 
 #[tokio::test]
 async fn a_lost_subscription_delivers_nothing_twice() {
-    let (mut stage, faulty) = stage().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (mut stage, faulty) = stage(&dir).await;
     let mut sink = stage.sink("127.0.0.1", vec![delay(RuleStage::EndOfData, 300)]).await;
     stage.config.domain_concurrency = 2;
     let running = stage.start();

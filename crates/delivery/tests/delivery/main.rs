@@ -12,6 +12,7 @@
 mod faulty;
 mod flow;
 mod hosts;
+mod killed;
 mod outcomes;
 mod restart;
 mod stage;

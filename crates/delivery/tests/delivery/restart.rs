@@ -1,13 +1,19 @@
 //! Shutdowns, crashes, and what the journal makes of them.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use posthaste_delivery::journal::{Final, Next, Start};
 use posthaste_delivery::{Journal, journal};
 use posthaste_model::{AttemptId, Clock, Disposition, MessageHead, Reason, SystemClock, Timestamp};
 use posthaste_trial::sink::{Action, Rule, RuleStage};
 
-use crate::stage::{Stage, delay, files_in, one_host, times};
+use crate::stage::{Stage, delay, files_in, one_host};
 
 fn started(head: &MessageHead) -> Start {
     Start {
@@ -155,9 +161,8 @@ async fn a_drain_finishes_what_runs_and_loses_nothing() {
 #[tokio::test]
 async fn a_drain_has_a_bound_and_what_it_cuts_off_is_interrupted() {
     let mut stage = Stage::new(one_host("a.test")).await;
-    let silent = times(1, Rule::new(RuleStage::EndOfData, Action::Silence));
-    let reached = delay(RuleStage::EndOfData, 1);
-    let mut sink = stage.sink("127.0.0.1", vec![reached, silent]).await;
+    let silent = Rule::new(RuleStage::EndOfData, Action::Silence);
+    let sink = stage.sink("127.0.0.1", vec![silent]).await;
     stage.config.drain_timeout = Duration::from_millis(100);
     let running = stage.start();
     let id = stage.send("b@a.test").await;
@@ -167,11 +172,11 @@ async fn a_drain_has_a_bound_and_what_it_cuts_off_is_interrupted() {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), begun).await.unwrap();
-    let shutdown = running.shutdown.clone();
-    shutdown.cancel();
     stage.stop(running).await;
     assert_eq!(stage.depth().await.total(), 1);
 
+    sink.sink.stop().await;
+    let mut sink = stage.sink("127.0.0.1", vec![]).await;
     let running = stage.start();
     sink.next().await;
     let events = stage.events_of(id, 2).await;
@@ -198,4 +203,56 @@ async fn the_age_limit_counts_from_the_first_attempt() {
     stage.stop(running).await;
     assert_eq!(sink.accepted(), 1);
     assert!(files_in(&stage.journal_dir()) <= 3);
+}
+
+#[tokio::test]
+async fn what_another_client_of_the_process_attempts_waits() {
+    let mut stage = Stage::new(one_host("a.test")).await;
+    let mut sink = stage.sink("127.0.0.1", vec![]).await;
+    let running = stage.start();
+    let journal = stage.journal.clone().unwrap();
+    let head = stage.head("first@a.test");
+    let start = started(&head);
+    journal.start(&start).unwrap();
+    stage.send_head(&head).await;
+    stage.send("second@a.test").await;
+    assert_eq!(sink.next().await.recipients, ["second@a.test"]);
+    journal.abandon(start);
+    assert_eq!(sink.next().await.recipients, ["first@a.test"]);
+    drop(journal);
+    stage.stop(running).await;
+}
+
+/// A clock that panics once, at the call that it is told to.
+struct Panicking(AtomicU32);
+
+impl Clock for Panicking {
+    fn now(&self) -> Timestamp {
+        assert!(self.0.fetch_sub(1, Ordering::SeqCst) != 1, "as the test asks");
+        SystemClock.now()
+    }
+}
+
+#[tokio::test]
+async fn a_fault_of_the_program_costs_an_attempt_and_no_message() {
+    // Before the attempt has begun, and after the server has the message.
+    for (call, accepted) in [(1, 1), (2, 2)] {
+        let mut stage = Stage::new(one_host("a.test")).await;
+        let sink = stage.sink("127.0.0.1", vec![]).await;
+        stage.clock = Arc::new(Panicking(AtomicU32::new(call)));
+        let running = stage.start();
+        let id = stage.send("b@a.test").await;
+        let events = stage.events_of(id, 2).await;
+        let ends: Vec<_> = events.iter().map(|e| (e.disposition, e.reason, e.attempt)).collect();
+        assert_eq!(
+            ends,
+            [
+                (Disposition::Deferred, Reason::Interrupted, 1),
+                (Disposition::Delivered, Reason::Accepted, 2)
+            ]
+        );
+        assert_eq!(stage.journal.as_ref().unwrap().interrupted(), []);
+        stage.stop(running).await;
+        assert_eq!((stage.depth().await.total(), sink.accepted()), (0, accepted));
+    }
 }

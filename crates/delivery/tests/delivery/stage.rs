@@ -1,6 +1,11 @@
 //! What every scenario stands on.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use posthaste_broker::{
@@ -13,8 +18,8 @@ use posthaste_delivery::{
 use posthaste_dns::{AddressPolicy, Resolver, ResolverConfig};
 use posthaste_mail::compress;
 use posthaste_model::{
-    AttemptEvent, Codec, DELIVERY_LOGS, LogBatch, LogEvent, MessageHead, MessageId, PoolName,
-    QUARANTINE, RECORD_VERSION, SubmissionId, SystemClock, Timestamp,
+    AttemptEvent, Clock, Codec, DELIVERY_LOGS, LogBatch, LogEvent, MessageHead, MessageId,
+    PoolName, QUARANTINE, RECORD_VERSION, SubmissionId, SystemClock, Timestamp,
 };
 use posthaste_smtp::TlsClient;
 use posthaste_trial::{
@@ -36,11 +41,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub const CONTENT: &str = "Subject: hello\r\nFrom: a@sender.test\r\n\r\nline\r\n.dot\r\n";
 
 pub struct Stage {
-    pub dir: TempDir,
+    /// Holds the queue and the journal.
+    pub dir: PathBuf,
+    _temporary: Option<TempDir>,
     pub queue: Arc<dyn Broker>,
     pub dns: TestDns,
     pub journal: Option<Arc<Journal>>,
     pub config: SmtpClientConfig,
+    pub clock: Arc<dyn Clock>,
     pub allow_private: bool,
     events: watch::Receiver<Vec<AttemptEvent>>,
 }
@@ -65,19 +73,36 @@ pub fn retry(delays: &[u64], max_attempts: u32) -> RetrySchedule {
 
 impl Stage {
     pub async fn new(zones: Zones) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let config = EmbeddedConfig::new(dir.path().join("queue"));
-        let queue: Arc<dyn Broker> = EmbeddedQueue::open(config, Arc::new(SystemClock)).unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        let mut stage = Self::within(temporary.path(), zones).await;
+        stage._temporary = Some(temporary);
+        stage
+    }
+
+    /// In a directory of the caller's.
+    pub async fn within(dir: &Path, zones: Zones) -> Self {
+        let config = EmbeddedConfig::new(dir.join("queue"));
+        let queue = EmbeddedQueue::open(config, Arc::new(SystemClock)).unwrap();
         Self::over(dir, queue, zones).await
     }
 
-    pub async fn over(dir: TempDir, queue: Arc<dyn Broker>, zones: Zones) -> Self {
+    pub async fn over(dir: &Path, queue: Arc<dyn Broker>, zones: Zones) -> Self {
         let dns = TestDns::start("127.0.0.1:0".parse().unwrap(), zones).await.unwrap();
         let events = watch_events(&queue).await;
         let mut config = SmtpClientConfig::new("c1", PoolName::default(), "client.test");
         config.retry = retry(&[50], 3);
         config.drain_timeout = Duration::from_secs(10);
-        Self { dir, queue, dns, journal: None, config, allow_private: true, events }
+        Self {
+            dir: dir.to_owned(),
+            _temporary: None,
+            queue,
+            dns,
+            journal: None,
+            config,
+            clock: Arc::new(SystemClock),
+            allow_private: true,
+            events,
+        }
     }
 
     /// A sink on `ip`, at the port of the others.
@@ -103,8 +128,8 @@ impl Stage {
         TestSink { sink, received }
     }
 
-    pub fn journal_dir(&self) -> std::path::PathBuf {
-        self.dir.path().join("journal")
+    pub fn journal_dir(&self) -> PathBuf {
+        self.dir.join("journal")
     }
 
     /// Starts the SMTP client, as a fresh process would.
@@ -125,7 +150,7 @@ impl Stage {
             resolver.unwrap(),
             TlsClient::new().unwrap(),
             journal,
-            Arc::new(SystemClock),
+            self.clock.clone(),
             Metrics::register(&mut Registry::default()),
         );
         let shutdown = CancellationToken::new();
