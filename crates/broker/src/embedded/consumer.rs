@@ -100,6 +100,8 @@ impl Index {
         notify: Arc<Notify>,
     ) -> (u32, u64) {
         self.epoch = self.epoch.wrapping_add(1);
+        // With none at all it would wait for ever.
+        let options = SubscribeOptions { flow_messages: options.flow_messages.max(1), ..options };
         let consumer = Box::new(Consumer {
             epoch: self.epoch,
             queue,

@@ -6,7 +6,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 
 use super::{
     index::Index,
@@ -112,6 +112,7 @@ pub struct Queue {
 pub struct Flows {
     /// Queues are few and stay.
     pub queues: Vec<Queue>,
+    by_name: HashMap<Box<str>, u32>,
     /// By slot; a free one has no messages.
     flows: Vec<Flow>,
     free: Vec<u32>,
@@ -122,8 +123,7 @@ pub struct Flows {
 impl Flows {
     /// The queue of this name.
     pub fn find_queue(&self, name: &str) -> Option<u32> {
-        let at = self.queues.iter().position(|queue| queue.name.as_str() == name)?;
-        u32::try_from(at).ok()
+        self.by_name.get(name).copied()
     }
 
     /// The queue of this name, made when missing.
@@ -139,7 +139,9 @@ impl Flows {
             stale: 0,
             consumers: Vec::new(),
         });
-        u32::try_from(self.queues.len() - 1).unwrap_or(NIL)
+        let queue = u32::try_from(self.queues.len() - 1).unwrap_or(NIL);
+        self.by_name.insert(name.as_str().into(), queue);
+        queue
     }
 
     /// A flow.

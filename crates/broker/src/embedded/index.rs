@@ -38,6 +38,16 @@ pub struct Span {
     pub crc: u32,
 }
 
+/// An entry that a frame on its way settles. While it stands where it stood
+/// when it was marked, its generation is the same.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    /// Slot.
+    pub slot: u32,
+    /// Generation.
+    pub generation: u32,
+}
+
 /// Where a frame stands, as its operations need it.
 #[derive(Debug, Clone, Copy)]
 pub struct FrameAt {
@@ -147,11 +157,6 @@ impl Index {
     /// The slot of a live message.
     pub fn find(&self, id: Uuid) -> Option<u32> {
         self.ids.find(self.hash_id(id), |slot| self.entries[*slot].id == id).copied()
-    }
-
-    /// Whether this shared body is on the disk and in use.
-    pub fn has_body(&self, key: &BodyKey) -> bool {
-        self.bodies.contains_key(key)
     }
 
     /// The key of a message's shared body; `None` when it has its own.
@@ -397,19 +402,23 @@ impl Index {
     }
 
     /// What was on its way to the disk did not get there.
-    pub fn unmark(&mut self, slots: &[u32]) {
-        for slot in slots {
-            self.entries[*slot].flags &= !Entry::SETTLING;
-            match self.entries[*slot].state {
+    pub fn unmark(&mut self, marks: &[Mark]) {
+        for Mark { slot, generation } in marks.iter().copied() {
+            if self.entries[slot].generation != generation {
+                continue;
+            }
+            self.entries[slot].flags &= !Entry::SETTLING;
+            match self.entries[slot].state {
                 State::Removing => {
-                    self.take_out(*slot);
-                    let flow = self.entries[*slot].flow;
+                    self.take_out(slot);
+                    let flow = self.entries[slot].flow;
                     let queue = self.flows.flow(flow).queue;
-                    self.enqueue(*slot, i64::MIN);
+                    // What is due by now is found so by who looks next.
+                    self.enqueue(slot, i64::MIN);
                     self.wake_queue(queue);
                 }
-                State::Unacknowledged if self.entries[*slot].has(Entry::ORPHAN) => {
-                    self.give_back(*slot);
+                State::Unacknowledged if self.entries[slot].has(Entry::ORPHAN) => {
+                    self.give_back(slot);
                 }
                 _ => {}
             }

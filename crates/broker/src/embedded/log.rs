@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::{
     cache::Payload,
     disk::{DirLock, Disk, DiskFile},
-    index::{FrameAt, Index},
+    index::{FrameAt, Index, Mark},
     record::{FRAME_HEADER, FrameBuilder, FrameBytes, Place},
     segment::{self, Reader, SEGMENT_HEADER},
 };
@@ -47,7 +47,7 @@ pub struct Frame {
     /// For the cache: one for each put, or none.
     pub payloads: VecDeque<Option<Payload>>,
     /// Entries that it settles.
-    pub marks: Vec<u32>,
+    pub marks: Vec<Mark>,
     /// Who waits for it.
     pub done: oneshot::Sender<Result<(), Failure>>,
     /// Its share of what may wait; given back when it is done.
@@ -108,6 +108,12 @@ impl Handoff {
         Ok(())
     }
 
+    /// Bytes that wait now.
+    #[cfg(test)]
+    pub fn waiting_bytes(&self) -> u64 {
+        self.waiting.lock().frames.iter().map(|frame| frame.bytes.size()).sum()
+    }
+
     /// Lets nothing in any more; what waits is still written.
     pub fn close(&self) {
         self.waiting.lock().closed = true;
@@ -143,6 +149,14 @@ struct Current {
     /// End of the last durable frame.
     end: u64,
     len: u64,
+    /// Made when the disk had no room for a whole one.
+    small: bool,
+}
+
+impl Current {
+    fn takes(&self, frame: &Frame, end: u64) -> bool {
+        end <= self.len && (!self.small || frame.frees_room())
+    }
 }
 
 /// What the commit thread owns.
@@ -152,6 +166,7 @@ pub struct Committer {
     /// Their directory.
     pub dir: PathBuf,
     /// Held as long as the thread runs.
+    #[expect(dead_code, reason = "held, not read")]
     pub lock: DirLock,
     /// Id in the headers of the segments.
     pub queue: Uuid,
@@ -222,8 +237,8 @@ impl Committer {
                 return;
             }
             let size = first.bytes.size();
-            let fits = |c: &Current| c.end + size <= c.len;
-            if !current.as_ref().is_some_and(fits)
+            let takes = |open: &Current| open.takes(first, open.end + size);
+            if !current.as_ref().is_some_and(takes)
                 && let Err(error) = self.roll(current, size, first.frees_room())
             {
                 let failure = self.not_taken("a new segment could not be made", &error);
@@ -239,7 +254,7 @@ impl Committer {
             let mut end = open.end;
             let group = frames.iter().take_while(|frame| {
                 end += frame.bytes.size();
-                end <= open.len
+                open.takes(frame, end)
             });
             let count = group.count();
             let group: VecDeque<Frame> = frames.drain(..count).collect();
@@ -331,24 +346,27 @@ impl Committer {
         let len = self.segment_bytes.max(needed);
         let sequence = self.next_sequence;
         let create = |len| segment::create(&*self.disk, &self.dir, sequence, self.queue, len);
-        let (file, len) = match create(len) {
-            Ok(file) => (file, len),
+        let (file, len, small) = match create(len) {
+            Ok(file) => (file, len, false),
             Err(error) if frees_room && error.kind() == io::ErrorKind::StorageFull => {
                 let small = SMALL_SEGMENT.max(needed).min(len);
-                (create(small)?, small)
+                (create(small)?, small, true)
             }
             Err(error) => return Err(error),
         };
         self.next_sequence = sequence.checked_add(1).ok_or(io::ErrorKind::FileTooLarge)?;
-        self.index.lock().segments.entry(sequence).or_default();
+        {
+            let mut index = self.index.lock();
+            index.segments.entry(sequence).or_default();
+            index.segment_freed = true;
+        }
         if let Some(old) = current.take() {
             // Gives the reserved room back. When that is lost, so is only room.
             if let Err(error) = old.file.truncate(old.end) {
                 tracing::warn!(%error, segment = old.sequence, "a full segment could not be cut");
             }
-            self.index.lock().segment_freed = true;
         }
-        *current = Some(Current { file, sequence, end: SEGMENT_HEADER, len });
+        *current = Some(Current { file, sequence, end: SEGMENT_HEADER, len, small });
         Ok(())
     }
 

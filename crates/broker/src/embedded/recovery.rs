@@ -58,6 +58,9 @@ struct Scan<'a> {
 impl<'a> Scan<'a> {
     fn new(file: &'a dyn DiskFile, path: &'a Path, sequence: u32) -> Result<Self, BrokerError> {
         let len = file.len().map_err(|error| failed(path, &error))?;
+        if len > u64::from(u32::MAX) {
+            return Err(damaged(path, u64::from(u32::MAX), "no segment is as long"));
+        }
         Ok(Self { file, path, sequence, len, window: Vec::new(), window_at: 0 })
     }
 
@@ -83,7 +86,8 @@ impl<'a> Scan<'a> {
         let Some(header) = FrameHeader::read(self.bytes(offset, FRAME_HEADER)?, sequence) else {
             return Ok(None);
         };
-        if offset + header.size() > self.len {
+        let whole = FRAME_HEADER as u64 + u64::from(header.ops_len) + header.body_bytes;
+        if offset + whole > self.len {
             return Ok(None);
         }
         let len = header.ops_len as usize;
@@ -223,13 +227,16 @@ impl Recovery<'_> {
         let mut scan = Scan::new(&*file, path, sequence)?;
         match self.header(&mut scan) {
             Ok(()) => {}
-            Err(HeaderError::Damaged) if last && scan.later_commit(0)?.is_none() => {
+            Err(HeaderError::Damaged) if last && !scan.has_bytes(SEGMENT_HEADER)? => {
                 // The making of it was interrupted: nothing was confirmed in it.
                 tracing::warn!(path = %path.display(), "an unfinished segment is removed");
                 drop(file);
                 return self.disk.remove(path).map_err(|error| failed(path, &error));
             }
-            Err(error) => return Err(damaged(path, 0, &error.to_string())),
+            Err(error @ HeaderError::Damaged) => return Err(damaged(path, 0, &error.to_string())),
+            Err(error) => {
+                return Err(BrokerError::Storage(format!("{}: {error}", path.display())));
+            }
         }
         self.index.segments.entry(sequence).or_default();
         let end = self.frames(&mut scan, last)?;

@@ -60,10 +60,10 @@ pub enum HeaderError {
     #[error("its format version is {0}, and this program knows {VERSION}: use a newer one")]
     Version(u16),
     /// It is from another directory.
-    #[error("it belongs to another queue")]
+    #[error("it belongs to another queue: move it back to the directory it came from")]
     Foreign,
     /// The file was renamed.
-    #[error("its header says that it is segment {0}: the file was renamed")]
+    #[error("its header says that it is segment {0}: the file was renamed, give it back its name")]
     Renamed(u64),
 }
 

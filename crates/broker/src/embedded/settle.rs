@@ -20,6 +20,7 @@ use super::{
     Core,
     cache::Payload,
     consumer::Part,
+    index::Mark,
     log::{Failure, Frame},
     record::{BodyKey, FrameBuilder, MAX_FRAME, Meta, NO_DUE, body_len},
     slab::{Entry, State},
@@ -157,13 +158,13 @@ struct Kept {
 /// Takes the marks off unless they were handed over.
 struct Marks {
     core: Arc<Core>,
-    slots: Vec<u32>,
+    marks: Vec<Mark>,
 }
 
 impl Drop for Marks {
     fn drop(&mut self) {
-        if !self.slots.is_empty() {
-            self.core.index.lock().unmark(&self.slots);
+        if !self.marks.is_empty() {
+            self.core.index.lock().unmark(&self.marks);
         }
     }
 }
@@ -178,9 +179,9 @@ impl Core {
         let (done, outcome) = oneshot::channel();
         let mut bytes = draft.frame.finish();
         bytes.seal();
-        let slots = marks.as_mut().map(|marks| std::mem::take(&mut marks.slots));
+        let marks = marks.as_mut().map(|marks| std::mem::take(&mut marks.marks));
         let frame =
-            Frame { bytes, payloads: draft.payloads, marks: slots.unwrap_or_default(), done, room };
+            Frame { bytes, payloads: draft.payloads, marks: marks.unwrap_or_default(), done, room };
         if let Err(frame) = self.handoff.push(frame) {
             self.index.lock().unmark(&frame.marks);
             return Err(Failure::NotTaken(BrokerError::Closed));
@@ -299,7 +300,7 @@ impl Core {
         if let Some(error) = &index.closed {
             return Err(error.clone());
         }
-        let mut slots = Vec::with_capacity(tokens.len());
+        let mut marks = Vec::with_capacity(tokens.len());
         let mut results = Vec::with_capacity(tokens.len());
         let mut held = HashMap::with_capacity(tokens.len());
         for token in tokens {
@@ -308,12 +309,12 @@ impl Core {
                 continue;
             };
             index.entries[slot].flags |= Entry::SETTLING;
-            slots.push(slot);
+            marks.push(Mark { slot, generation: index.entries[slot].generation });
             held.insert(*token, Held { slot, id: index.entries[slot].id });
             results.push(Ok(()));
         }
         drop(index);
-        Ok((Marks { core: Arc::clone(self), slots }, results, held))
+        Ok((Marks { core: Arc::clone(self), marks }, results, held))
     }
 
     /// The bodies that copies with other ids need.
@@ -367,11 +368,11 @@ impl Core {
         while left > 0 {
             let room = self.handoff.room(PURGE_CHUNK as u64 * 32).await?;
             let (marks, draft, next) = self.mark_for_purge(queue, left, cursor);
-            if marks.slots.is_empty() && next.is_none() {
+            if marks.marks.is_empty() && next.is_none() {
                 break;
             }
             cursor = next.unwrap_or(cursor);
-            let count = marks.slots.len() as u64;
+            let count = marks.marks.len() as u64;
             if count == 0 {
                 continue;
             }
@@ -393,7 +394,7 @@ impl Core {
     ) -> (Marks, Draft, Option<usize>) {
         let mut index = self.index.lock();
         let mut draft = Draft::default();
-        let mut slots = Vec::new();
+        let mut marks = Vec::new();
         let max = PURGE_CHUNK.min(usize::try_from(left).unwrap_or(PURGE_CHUNK));
         let mut next = None;
         if let Some(queue) = index.flows.find_queue(queue.as_str()) {
@@ -403,27 +404,28 @@ impl Core {
                     && index.flows.flow(entry.flow).queue == queue
             };
             let chunk = index.entries.chunk(cursor).map(|(slot, _)| slot);
-            slots = chunk.filter(|slot| of_queue(slot, &index)).take(max).collect();
+            let slots: Vec<u32> = chunk.filter(|slot| of_queue(slot, &index)).take(max).collect();
             // A chunk that gave all that was asked may have more.
             next = match slots.len() < max {
                 true if cursor + 1 < index.entries.chunks() => Some(cursor + 1),
                 true => None,
                 false => Some(cursor),
             };
-            for slot in &slots {
-                index.take_out(*slot);
+            for slot in slots {
+                index.take_out(slot);
                 let generation = index.next_generation();
-                let entry = &mut index.entries[*slot];
+                let entry = &mut index.entries[slot];
                 entry.state = State::Removing;
                 entry.flags |= Entry::SETTLING;
                 entry.generation = generation;
                 let (flow, id) = (entry.flow, entry.id);
                 index.flows.queue_of(flow).depth.unacknowledged += 1;
                 draft.frame.ack(id);
+                marks.push(Mark { slot, generation });
             }
         }
         drop(index);
-        (Marks { core: Arc::clone(self), slots }, draft, next)
+        (Marks { core: Arc::clone(self), marks }, draft, next)
     }
 }
 
