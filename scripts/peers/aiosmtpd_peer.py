@@ -14,28 +14,36 @@ import json
 import pathlib
 import signal
 import ssl
+from email.errors import NonASCIILocalPartDefect
 
 from aiosmtpd.controller import Controller
 
 
+def addresses(field):
+    return [[one.display_name, one.addr_spec] for one in field.addresses]
+
+
 def parsed(content):
     """The mail as Python's own parser understands it."""
-    mail = email.message_from_bytes(content, policy=email.policy.default)
+    # As text, since of bytes Python's parser takes header fields for ASCII.
+    mail = email.message_from_string(content.decode(), policy=email.policy.SMTPUTF8)
     text, html = (mail.get_body((kind,)) for kind in ("plain", "html"))
     attachments = {
         part.get_filename(): base64.b64encode(part.get_payload(decode=True)).decode()
         for part in mail.iter_attachments()
     }
-    defects = [repr(defect) for part in mail.walk() for defect in part.defects]
-    defects += [repr(defect) for value in mail.values() for defect in value.defects]
+    defects = [defect for part in mail.walk() for defect in part.defects]
+    defects += [defect for value in mail.values() for defect in value.defects]
+    # An international address is what SMTPUTF8 is for.
+    defects = [d for d in defects if not isinstance(d, NonASCIILocalPartDefect)]
     return {
-        "from": mail["From"],
-        "to": mail["To"],
+        "from": addresses(mail["From"]),
+        "to": addresses(mail["To"]),
         "subject": mail["Subject"],
         "text": text and text.get_content().replace("\r\n", "\n"),
         "html": html and html.get_content().replace("\r\n", "\n"),
         "attachments": attachments,
-        "defects": defects,
+        "defects": [repr(defect) for defect in defects],
     }
 
 

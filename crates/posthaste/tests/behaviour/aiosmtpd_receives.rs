@@ -52,7 +52,8 @@ async fn aiosmtpd_receives() -> Result<()> {
     assert!(options.contains("SMTPUTF8"), "{options}");
     let parsed = &envelope["parsed"];
     assert_eq!(parsed["subject"], "Überraschung");
-    assert_eq!(parsed["from"], "Ä Sender <a@example.com>");
+    assert_eq!(parsed["from"], json!([["Ä Sender", "a@example.com"]]));
+    assert_eq!(parsed["to"], json!([["", "jürgen@python.test"]]));
     assert_eq!(parsed["text"].as_str().map(str::trim_end), Some(text), "{parsed:#}");
     assert_eq!(parsed["html"].as_str().map(str::trim_end), Some("<p>Grüße</p>"));
     assert_eq!(parsed["attachments"], json!({"bytes.bin": attachment}));

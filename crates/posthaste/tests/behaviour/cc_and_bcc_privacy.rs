@@ -30,13 +30,13 @@ async fn cc_and_bcc_privacy() -> Result<()> {
         message_ids.push(mail.field("Message-ID"));
         match mail.recipient.as_str() {
             "to@a.test" | "cc@b.test" => {
-                assert_eq!(mail.field("To").as_deref(), Some("to@a.test"), "{text}");
+                assert_eq!(mail.field("To").as_deref(), Some("<to@a.test>"), "{text}");
                 let cc = mail.field("Cc").unwrap_or_default();
                 assert!(cc.contains("cc@b.test"), "{text}");
                 assert!(!text.contains("secret") && !text.contains("hidden"), "{text}");
             }
             bcc @ ("secret@c.test" | "hidden@a.test") => {
-                assert_eq!(mail.field("To").as_deref(), Some(bcc), "{text}");
+                assert_eq!(mail.field("To"), Some(format!("<{bcc}>")), "{text}");
                 assert_eq!(mail.field("Cc"), None, "{text}");
                 for other in ["to@a.test", "cc@b.test", "secret@c.test", "hidden@a.test"] {
                     assert!(other == bcc || !text.contains(other), "{text}");

@@ -42,7 +42,7 @@ async fn postfix_receives_with_tls() -> Result<()> {
     let mail = &mails[0];
     assert!(mail.contains("using TLSv1.3"), "{mail}");
     assert!(mail.contains("\nSubject: From Posthaste\n"), "{mail}");
-    assert!(mail.contains("\nTo: b@postfix.test\n"), "{mail}");
+    assert!(mail.contains("\nTo: <b@postfix.test>\n"), "{mail}");
     assert!(mail.trim_end().ends_with("first\n.a dot\n..two dots\n.\nlast"), "{mail}");
     Ok(())
 }
