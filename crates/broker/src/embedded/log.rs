@@ -13,16 +13,16 @@
 
 use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use posthaste_model::Clock;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{
-    cache::Payload,
     disk::{DirLock, Disk, DiskFile},
-    index::{FrameAt, Index, Mark},
-    record::{FRAME_HEADER, FrameBuilder, FrameBytes, Place},
+    handoff::{Failure, Frame, Handoff},
+    index::{FrameAt, Index},
+    record::{FRAME_HEADER, FrameBuilder, Place},
     segment::{self, Reader, SEGMENT_HEADER},
 };
 use crate::contract::{BrokerError, LinkState};
@@ -30,118 +30,6 @@ use crate::contract::{BrokerError, LinkState};
 /// Size of a segment that is made for acknowledgements when the disk has no
 /// room for a whole one: they are what frees the disk.
 const SMALL_SEGMENT: u64 = 1 << 20;
-
-/// Why a frame is not durable.
-#[derive(Debug, Clone)]
-pub enum Failure {
-    /// Nothing of it was taken.
-    NotTaken(BrokerError),
-    /// It may come back at the next start.
-    Unknown(BrokerError),
-}
-
-/// A frame on its way to the disk.
-pub struct Frame {
-    /// What is written.
-    pub bytes: FrameBytes,
-    /// For the cache: one for each put, or none.
-    pub payloads: VecDeque<Option<Payload>>,
-    /// Entries that it settles.
-    pub marks: Vec<Mark>,
-    /// Who waits for it.
-    pub done: oneshot::Sender<Result<(), Failure>>,
-    /// Its share of what may wait; given back when it is done.
-    pub room: OwnedSemaphorePermit,
-}
-
-impl Frame {
-    /// Acknowledgements may use the last room on a disk.
-    fn frees_room(&self) -> bool {
-        !self.marks.is_empty()
-    }
-}
-
-#[derive(Default)]
-struct Waiting {
-    frames: VecDeque<Frame>,
-    closed: bool,
-}
-
-/// Where frames wait for the commit thread.
-pub struct Handoff {
-    waiting: Mutex<Waiting>,
-    arrived: Condvar,
-    room: Arc<Semaphore>,
-    room_bytes: u32,
-}
-
-impl Handoff {
-    /// Room for about so many bytes.
-    pub fn new(max_pending_bytes: usize) -> Self {
-        let room_bytes = u32::try_from(max_pending_bytes).unwrap_or(u32::MAX).max(1);
-        Self {
-            waiting: Mutex::default(),
-            arrived: Condvar::new(),
-            room: Arc::new(Semaphore::new(room_bytes as usize)),
-            room_bytes,
-        }
-    }
-
-    /// Waits for room for so many bytes. One frame is always allowed.
-    ///
-    /// # Errors
-    /// When the queue was closed.
-    pub async fn room(&self, bytes: u64) -> Result<OwnedSemaphorePermit, BrokerError> {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.room_bytes);
-        let room = Arc::clone(&self.room);
-        room.acquire_many_owned(bytes).await.map_err(|_| BrokerError::Closed)
-    }
-
-    /// Hands a frame over; gives it back when the queue was closed.
-    pub fn push(&self, frame: Frame) -> Result<(), Box<Frame>> {
-        let mut waiting = self.waiting.lock();
-        if waiting.closed {
-            return Err(Box::new(frame));
-        }
-        waiting.frames.push_back(frame);
-        self.arrived.notify_one();
-        Ok(())
-    }
-
-    /// Bytes that wait now.
-    #[cfg(test)]
-    pub fn waiting_bytes(&self) -> u64 {
-        self.waiting.lock().frames.iter().map(|frame| frame.bytes.size()).sum()
-    }
-
-    /// Lets nothing in any more; what waits is still written.
-    pub fn close(&self) {
-        self.waiting.lock().closed = true;
-        self.room.close();
-        self.arrived.notify_one();
-    }
-
-    /// All that waits, up to a bound; `None` when closed and empty.
-    fn take(&self, max_bytes: u64) -> Option<VecDeque<Frame>> {
-        let mut waiting = self.waiting.lock();
-        while waiting.frames.is_empty() {
-            if waiting.closed {
-                return None;
-            }
-            self.arrived.wait(&mut waiting);
-        }
-        let mut bytes = 0;
-        let fits = waiting.frames.iter().take_while(|frame| {
-            bytes += frame.bytes.size();
-            bytes <= max_bytes
-        });
-        let count = fits.count().max(1);
-        if count == waiting.frames.len() {
-            return Some(std::mem::take(&mut waiting.frames));
-        }
-        Some(waiting.frames.drain(..count).collect())
-    }
-}
 
 struct Current {
     file: Arc<dyn DiskFile>,
@@ -199,7 +87,7 @@ impl Drop for Committer {
     fn drop(&mut self) {
         let why = "the commit thread has ended";
         self.handoff.close();
-        let left = std::mem::take(&mut self.handoff.waiting.lock().frames);
+        let left = self.handoff.abandon();
         self.fail(left, &Failure::NotTaken(BrokerError::Storage(why.to_owned())));
         self.link.send_if_modified(|link| {
             let up = *link == LinkState::Up;

@@ -62,9 +62,12 @@ mod browse;
 mod cache;
 mod consumer;
 mod disk;
+mod draft;
 mod flow;
+mod handoff;
 mod index;
 mod log;
+mod purge;
 mod quarantine;
 mod record;
 mod recovery;
@@ -92,8 +95,9 @@ use uuid::Uuid;
 
 use self::{
     disk::{DirLock, Disk, RealDisk},
+    handoff::Handoff,
     index::Index,
-    log::{Committer, Handoff},
+    log::Committer,
     segment::Reader,
     subscription::EmbeddedSubscription,
     topic::Topics,

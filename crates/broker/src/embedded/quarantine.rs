@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use posthaste_model::{QUARANTINE, Timestamp};
 
-use super::{Core, log::Failure};
+use super::{Core, handoff::Failure};
 use crate::contract::{Body, Publish, QueueName, Token};
 
 impl Core {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{AMPLE, Bench, acknowledge, message, publish, subscribe, take, total};
+use super::{AMPLE, Bench, acknowledge, credit, message, publish, subscribe, take, total};
 use crate::contract::{Body, Publish, SharedBody};
 
 fn body(len: usize) -> Bytes {
@@ -66,4 +66,18 @@ pub async fn shared_by_many(bench: &mut dyn Bench) {
     assert!(taken[0].body == shared.bytes);
     acknowledge(bench, &taken).await;
     assert_eq!(total(bench, &queue).await, 0);
+}
+
+/// More than would fit anywhere if each message had a copy of its own.
+pub async fn a_large_body_for_a_thousand(bench: &mut dyn Bench) {
+    let queue = bench.name("thousand");
+    let len = if bench.abilities().shared_bodies { 5 << 20 } else { 10_000 };
+    let shared = SharedBody { id: Uuid::now_v7(), bytes: body(len) };
+    let one = |_| Publish { body: Body::Shared(shared.clone()), ..message(&queue, "") };
+    publish(bench, (0..1000).map(one).collect()).await;
+    let mut subscription = subscribe(bench, &queue, credit(1)).await;
+    let taken = take(&mut *subscription, 1).await;
+    assert!(taken[0].body == shared.bytes);
+    acknowledge(bench, &taken).await;
+    assert_eq!(bench.broker().purge(&queue).await.expect("purge") + 1, 1000);
 }

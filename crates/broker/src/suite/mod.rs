@@ -49,6 +49,8 @@ pub struct Abilities {
     pub atomic: bool,
     /// Flows are held apart: a cap and a block of one never hold up another.
     pub native_flows: bool,
+    /// A shared body is stored once.
+    pub shared_bodies: bool,
     /// Priorities are strict over all ten, not by bands.
     pub strict_priority: bool,
 }
@@ -193,7 +195,7 @@ macro_rules! suite {
             publish: an_invalid_one_is_rejected_alone, a_repeated_id_is_one_message,
                 confirmed_survives_a_crash, depth_and_queues, browse_in_order_of_ids,
                 purge_leaves_what_is_held;
-            bodies: every_size, all_bytes, shared_by_many;
+            bodies: every_size, all_bytes, shared_by_many, a_large_body_for_a_thousand;
             settle: acknowledged_is_gone, stale_tokens_are_refused, one_stale_among_many,
                 a_deferral_keeps_the_body, an_outcome_is_recorded, a_move_to_another_queue,
                 a_replacement_with_the_same_id, a_copy_with_another_id,

@@ -47,7 +47,7 @@ impl EmbeddedBench {
 #[async_trait]
 impl Bench for EmbeddedBench {
     fn abilities(&self) -> Abilities {
-        Abilities { atomic: true, native_flows: true, strict_priority: true }
+        Abilities { atomic: true, native_flows: true, shared_bodies: true, strict_priority: true }
     }
 
     fn broker(&self) -> Arc<dyn Broker> {

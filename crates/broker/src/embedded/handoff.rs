@@ -1,0 +1,130 @@
+//! Where frames wait for the commit thread, bounded in bytes.
+//!
+//! A publisher first waits for room, then makes its frame and hands it over
+//! without waiting again: from the marks of a settlement to its frame in the
+//! queue nothing can come between.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::{cache::Payload, index::Mark, record::FrameBytes};
+use crate::contract::BrokerError;
+
+/// Why a frame is not durable.
+#[derive(Debug, Clone)]
+pub enum Failure {
+    /// Nothing of it was taken.
+    NotTaken(BrokerError),
+    /// It may come back at the next start.
+    Unknown(BrokerError),
+}
+
+/// A frame on its way to the disk.
+pub struct Frame {
+    /// What is written.
+    pub bytes: FrameBytes,
+    /// For the cache: one for each put, or none.
+    pub payloads: VecDeque<Option<Payload>>,
+    /// Entries that it settles.
+    pub marks: Vec<Mark>,
+    /// Who waits for it.
+    pub done: oneshot::Sender<Result<(), Failure>>,
+    /// Its share of what may wait; given back when it is done.
+    pub room: OwnedSemaphorePermit,
+}
+
+impl Frame {
+    /// Acknowledgements may use the last room on a disk.
+    pub fn frees_room(&self) -> bool {
+        !self.marks.is_empty()
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    frames: VecDeque<Frame>,
+    closed: bool,
+}
+
+/// Where frames wait for the commit thread.
+pub struct Handoff {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+    room: Arc<Semaphore>,
+    room_bytes: u32,
+}
+
+impl Handoff {
+    /// Room for about so many bytes.
+    pub fn new(max_pending_bytes: usize) -> Self {
+        let room_bytes = u32::try_from(max_pending_bytes).unwrap_or(u32::MAX).max(1);
+        Self {
+            waiting: Mutex::default(),
+            arrived: Condvar::new(),
+            room: Arc::new(Semaphore::new(room_bytes as usize)),
+            room_bytes,
+        }
+    }
+
+    /// Waits for room for so many bytes. One frame is always allowed.
+    ///
+    /// # Errors
+    /// When the queue was closed.
+    pub async fn room(&self, bytes: u64) -> Result<OwnedSemaphorePermit, BrokerError> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.room_bytes);
+        let room = Arc::clone(&self.room);
+        room.acquire_many_owned(bytes).await.map_err(|_| BrokerError::Closed)
+    }
+
+    /// Hands a frame over; gives it back when the queue was closed.
+    pub fn push(&self, frame: Frame) -> Result<(), Box<Frame>> {
+        let mut waiting = self.waiting.lock();
+        if waiting.closed {
+            return Err(Box::new(frame));
+        }
+        waiting.frames.push_back(frame);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Bytes that wait now.
+    #[cfg(test)]
+    pub fn waiting_bytes(&self) -> u64 {
+        self.waiting.lock().frames.iter().map(|frame| frame.bytes.size()).sum()
+    }
+
+    /// Lets nothing in any more; what waits is still written.
+    pub fn close(&self) {
+        self.waiting.lock().closed = true;
+        self.room.close();
+        self.arrived.notify_one();
+    }
+
+    /// What waits and will not be written.
+    pub fn abandon(&self) -> VecDeque<Frame> {
+        std::mem::take(&mut self.waiting.lock().frames)
+    }
+
+    /// All that waits, up to a bound; `None` when closed and empty.
+    pub fn take(&self, max_bytes: u64) -> Option<VecDeque<Frame>> {
+        let mut waiting = self.waiting.lock();
+        while waiting.frames.is_empty() {
+            if waiting.closed {
+                return None;
+            }
+            self.arrived.wait(&mut waiting);
+        }
+        let mut bytes = 0;
+        let fits = waiting.frames.iter().take_while(|frame| {
+            bytes += frame.bytes.size();
+            bytes <= max_bytes
+        });
+        let count = fits.count().max(1);
+        if count == waiting.frames.len() {
+            return Some(std::mem::take(&mut waiting.frames));
+        }
+        Some(waiting.frames.drain(..count).collect())
+    }
+}
