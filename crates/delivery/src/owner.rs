@@ -13,7 +13,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use posthaste_broker::{Delivery, FlowKey, SubscribeOptions, Token};
+use posthaste_broker::{Credit, Delivery, FlowKey, SubscribeOptions, Token};
 use posthaste_model::Reason;
 use tokio::{
     sync::mpsc,
@@ -64,8 +64,9 @@ pub(crate) struct Owner {
 impl Owner {
     pub fn new(client: Arc<Client>) -> Self {
         let config = &client.config;
+        let messages = config.window.messages.max(1);
         let options = SubscribeOptions {
-            credit: config.window,
+            credit: Credit { messages, bytes: config.window.bytes },
             flow_messages: config.flow_messages(),
             exclusive: false,
         };

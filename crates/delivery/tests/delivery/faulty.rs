@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use crate::stage::{Stage, delay, one_host, pool};
+use crate::stage::{Stage, delay, one_host, pool, until};
 
 struct Faulty {
     inner: Arc<EmbeddedQueue>,
@@ -165,6 +165,30 @@ async fn a_settlement_that_fails_is_repeated() {
     stage.stop(running).await;
     assert_eq!(faulty.settle_fails.load(Ordering::SeqCst), 0);
     assert_eq!((stage.events().len(), sink.accepted()), (1, 1));
+    assert_eq!(stage.depth().await.total(), 0);
+}
+
+#[tokio::test]
+async fn nothing_is_started_while_nothing_can_be_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut stage, faulty) = stage(&dir).await;
+    let sink = stage.sink("127.0.0.1", vec![]).await;
+    faulty.settle_fails.store(u32::MAX, Ordering::SeqCst);
+    let running = stage.start();
+    stage.send("first@a.test").await;
+    until(async || faulty.settle_fails.load(Ordering::SeqCst) < u32::MAX).await;
+    stage.send("second@a.test").await;
+    let tries = faulty.settle_fails.load(Ordering::SeqCst);
+    until(async || {
+        let still_failing = tries - faulty.settle_fails.load(Ordering::SeqCst) >= 2;
+        still_failing && stage.depth().await.unacknowledged == 2
+    })
+    .await;
+    assert_eq!(sink.accepted(), 1);
+    faulty.settle_fails.store(0, Ordering::SeqCst);
+    stage.events_until(|events| events.len() == 2).await;
+    stage.stop(running).await;
+    assert_eq!(sink.accepted(), 2);
     assert_eq!(stage.depth().await.total(), 0);
 }
 

@@ -10,7 +10,7 @@ use posthaste_trial::{
     sink::{Action, Rule, RuleStage},
 };
 
-use crate::stage::{Stage, one_host, says, times, to};
+use crate::stage::{Stage, one_host, says, times, to, until};
 
 /// Nobody listens at 127.0.0.9.
 fn two_hosts() -> Zones {
@@ -219,14 +219,26 @@ async fn an_idle_session_is_ended() {
         sink.next().await;
         stage.event_of(id).await;
         assert_eq!(sink.sink.stats().connections, connections);
-        let ended = async {
-            while sink.sink.stats().open > 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), ended).await.unwrap();
+        until(async || sink.sink.stats().open == 0).await;
     }
     stage.stop(running).await;
+}
+
+#[tokio::test]
+async fn a_session_that_the_server_ended_is_replaced() {
+    let mut stage = Stage::new(one_host("a.test")).await;
+    let adjust = |config: &mut SinkConfig| config.idle_timeout = Duration::from_millis(100);
+    let mut sink = stage.sink_with("127.0.0.1", vec![], adjust).await;
+    let running = stage.start();
+    for _ in 0..2 {
+        let id = stage.send("b@a.test").await;
+        sink.next().await;
+        let event = stage.event_of(id).await;
+        assert_eq!((event.disposition, event.attempt), (Disposition::Delivered, 1));
+        until(async || sink.sink.stats().open == 0).await;
+    }
+    stage.stop(running).await;
+    assert_eq!(stage.events().len(), 2);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use posthaste_delivery::{Journal, journal};
 use posthaste_model::{AttemptId, Clock, Disposition, MessageHead, Reason, SystemClock, Timestamp};
 use posthaste_trial::sink::{Action, Rule, RuleStage};
 
-use crate::stage::{Stage, delay, files_in, one_host};
+use crate::stage::{Stage, delay, files_in, one_host, until};
 
 fn started(head: &MessageHead) -> Start {
     Start {
@@ -160,29 +160,30 @@ async fn a_drain_finishes_what_runs_and_loses_nothing() {
 
 #[tokio::test]
 async fn a_drain_has_a_bound_and_what_it_cuts_off_is_interrupted() {
-    let mut stage = Stage::new(one_host("a.test")).await;
-    let silent = Rule::new(RuleStage::EndOfData, Action::Silence);
-    let sink = stage.sink("127.0.0.1", vec![silent]).await;
-    stage.config.drain_timeout = Duration::from_millis(100);
-    let running = stage.start();
-    let id = stage.send("b@a.test").await;
-    let begun = async {
-        while stage.depth().await.unacknowledged == 0 || sink.sink.stats().open == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+    for same_process in [false, true] {
+        let mut stage = Stage::new(one_host("a.test")).await;
+        let silent = Rule::new(RuleStage::EndOfData, Action::Silence);
+        let sink = stage.sink("127.0.0.1", vec![silent]).await;
+        stage.config.drain_timeout = Duration::from_millis(100);
+        let running = stage.start();
+        let id = stage.send("b@a.test").await;
+        until(async || sink.sink.stats().open == 1).await;
+        if same_process {
+            running.stop().await;
+        } else {
+            stage.stop(running).await;
         }
-    };
-    tokio::time::timeout(Duration::from_secs(30), begun).await.unwrap();
-    stage.stop(running).await;
-    assert_eq!(stage.depth().await.total(), 1);
+        assert_eq!(stage.depth().await.total(), 1);
 
-    sink.sink.stop().await;
-    let mut sink = stage.sink("127.0.0.1", vec![]).await;
-    let running = stage.start();
-    sink.next().await;
-    let events = stage.events_of(id, 2).await;
-    assert_eq!((events[0].reason, events[0].attempt), (Reason::Interrupted, 0));
-    assert_eq!((events[1].disposition, events[1].attempt), (Disposition::Delivered, 1));
-    stage.stop(running).await;
+        sink.sink.stop().await;
+        let mut sink = stage.sink("127.0.0.1", vec![]).await;
+        let running = stage.start();
+        sink.next().await;
+        let events = stage.events_of(id, 2).await;
+        assert_eq!((events[0].reason, events[0].attempt), (Reason::Interrupted, 0));
+        assert_eq!((events[1].disposition, events[1].attempt), (Disposition::Delivered, 1));
+        stage.stop(running).await;
+    }
 }
 
 #[tokio::test]

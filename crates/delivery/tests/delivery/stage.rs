@@ -132,10 +132,12 @@ impl Stage {
         self.dir.join("journal")
     }
 
-    /// Starts the SMTP client, as a fresh process would.
+    /// Starts the SMTP client; with the journal that is open, if one is.
     pub fn start(&mut self) -> Running {
-        let (journal, _) = Journal::open(&self.journal_dir()).unwrap();
-        let journal = Arc::new(journal);
+        let journal = self.journal.take().unwrap_or_else(|| {
+            let (journal, _) = Journal::open(&self.journal_dir()).unwrap();
+            Arc::new(journal)
+        });
         self.journal = Some(journal.clone());
         let resolver = Resolver::new(ResolverConfig {
             servers: vec![self.dns.address()],
@@ -320,4 +322,14 @@ pub fn one_host(domain: &str) -> Zones {
 
 pub fn files_in(dir: &Path) -> usize {
     std::fs::read_dir(dir).unwrap().count()
+}
+
+/// Waits until something is so that nothing tells of.
+pub async fn until(so: impl AsyncFn() -> bool) {
+    let poll = async {
+        while !so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, poll).await.expect("it is so in the end");
 }
