@@ -52,6 +52,18 @@ pub struct Consumer {
 }
 
 impl Consumer {
+    /// Flows in its rings.
+    #[cfg(test)]
+    pub fn ringed(&self) -> usize {
+        self.rings.iter().map(VecDeque::len).sum()
+    }
+
+    /// Flows that it has a share of.
+    #[cfg(test)]
+    pub fn shared_flows(&self) -> usize {
+        self.shares.len()
+    }
+
     fn has_credit(&self) -> bool {
         self.messages < self.options.credit.messages
     }

@@ -17,6 +17,7 @@ use std::hash::BuildHasher;
 use uuid::Uuid;
 
 use super::{
+    bodies::Bodies,
     cache::{Cache, Payload},
     consumer::{Consumer, Part},
     flow::{Flow, Flows},
@@ -79,26 +80,13 @@ pub struct SegmentUse {
     pub acked_in: BTreeSet<u32>,
 }
 
-#[derive(Debug)]
-struct SharedBody {
-    key: BodyKey,
-    segment: u32,
-    offset: u32,
-    refs: u32,
-}
-
 /// All that is known without reading.
 pub struct Index {
     /// The messages.
     pub entries: Slab,
     ids: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    bodies: HashMap<BodyKey, u32>,
-    shared: Vec<SharedBody>,
-    shared_free: Vec<u32>,
-    /// Shared bodies that this frame has left without, or not yet given, a
-    /// message.
-    loose: Vec<u32>,
+    bodies: Bodies,
     /// Segments of all puts of a message that was published more than once.
     copies: HashMap<Uuid, Vec<u32>>,
     /// By sequence.
@@ -128,10 +116,7 @@ impl Index {
             entries: Slab::default(),
             ids: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            bodies: HashMap::new(),
-            shared: Vec::new(),
-            shared_free: Vec::new(),
-            loose: Vec::new(),
+            bodies: Bodies::default(),
             copies: HashMap::new(),
             segments: BTreeMap::new(),
             segment_freed: false,
@@ -165,7 +150,7 @@ impl Index {
         if !entry.has(Entry::SHARED) {
             return None;
         }
-        self.shared.get(entry.body_at as usize).map(|body| body.key)
+        self.bodies.get(entry.body_at).map(|body| body.key)
     }
 
     /// Where the head is.
@@ -183,7 +168,7 @@ impl Index {
     pub fn body_part(&self, slot: u32) -> Part {
         let entry = &self.entries[slot];
         let (segment, offset) = if entry.has(Entry::SHARED) {
-            match self.shared.get(entry.body_at as usize) {
+            match self.bodies.get(entry.body_at) {
                 Some(body) => (body.segment, body.offset),
                 None => return Part::Missing,
             }
@@ -209,8 +194,8 @@ impl Index {
             let (op, body_at) = op?;
             match op {
                 Op::Body(key) => {
-                    if !self.bodies.contains_key(&key) {
-                        self.add_body(key, at.segment, at.body(body_at));
+                    if self.bodies.add(key, at.segment, at.body(body_at)) {
+                        self.need(at.segment);
                     }
                 }
                 Op::Put(meta, body) => {
@@ -225,10 +210,8 @@ impl Index {
                 }
             }
         }
-        // Only now: a frame may end the last message of a body and begin
-        // another.
-        while let Some(body) = self.loose.pop() {
-            self.drop_loose(body);
+        for segment in self.bodies.drop_loose() {
+            self.no_need(segment);
         }
         Ok(())
     }
@@ -287,7 +270,7 @@ impl Index {
         let flow = self.join_flow(meta);
         let (shared, body_at, body_len, body_crc) = match body {
             PutBody::Inline { len, crc } => (false, at.body(body_at), len, crc),
-            PutBody::Ref(key) => (true, self.share(&key), key.len, key.crc),
+            PutBody::Ref(key) => (true, self.bodies.share(&key), key.len, key.crc),
         };
         let entry = &mut self.entries[slot];
         entry.id = meta.id;
@@ -349,7 +332,7 @@ impl Index {
         let shared = entry.has(Entry::SHARED).then_some(entry.body_at);
         self.leave_flow(flow);
         if let Some(body) = shared {
-            self.unshare(body);
+            self.bodies.unshare(body);
         }
         let copies = self.copies.remove(&id).unwrap_or_default();
         let here = self.segments.entry(acked_in).or_default();
@@ -360,45 +343,6 @@ impl Index {
             found.remove();
         }
         self.entries.give(slot);
-    }
-
-    fn add_body(&mut self, key: BodyKey, segment: u32, offset: u32) {
-        let body = SharedBody { key, segment, offset, refs: 0 };
-        let slot = if let Some(slot) = self.shared_free.pop() {
-            self.shared[slot as usize] = body;
-            slot
-        } else {
-            self.shared.push(body);
-            u32::try_from(self.shared.len() - 1).unwrap_or(NIL)
-        };
-        self.bodies.insert(key, slot);
-        self.need(segment);
-        self.loose.push(slot);
-    }
-
-    fn share(&mut self, key: &BodyKey) -> u32 {
-        let Some(slot) = self.bodies.get(key).copied() else { return NIL };
-        self.shared[slot as usize].refs += 1;
-        slot
-    }
-
-    fn unshare(&mut self, slot: u32) {
-        let Some(body) = self.shared.get_mut(slot as usize) else { return };
-        body.refs -= 1;
-        if body.refs == 0 {
-            self.loose.push(slot);
-        }
-    }
-
-    fn drop_loose(&mut self, slot: u32) {
-        let SharedBody { key, segment, refs, .. } = self.shared[slot as usize];
-        // It may be in the list twice.
-        if refs > 0 || self.bodies.get(&key) != Some(&slot) {
-            return;
-        }
-        self.bodies.remove(&key);
-        self.shared_free.push(slot);
-        self.no_need(segment);
     }
 
     /// What was on its way to the disk did not get there.

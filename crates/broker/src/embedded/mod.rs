@@ -58,6 +58,7 @@
 //!
 //! A segment is removed when nothing in it is needed: see `index`.
 
+mod bodies;
 mod browse;
 mod cache;
 mod consumer;

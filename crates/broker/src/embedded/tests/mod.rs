@@ -1,6 +1,7 @@
 //! Tests of the embedded queue: the contract suite, and what is its own.
 
 mod bench;
+mod bounds;
 mod damage;
 mod faults;
 mod faulty;
