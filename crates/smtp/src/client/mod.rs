@@ -134,11 +134,8 @@ impl Session {
             Err(failure) => Err(failure),
         };
         self.connection.trim();
-        // The server closes after 421 (RFC 5321 section 3.8), and one that
-        // speaks out of turn cannot be followed.
-        let closing =
-            matches!(&outcome, Err(failure) if failure.reply().is_some_and(|r| r.code == 421));
-        if closing || self.connection.has_input() {
+        // The server closes after 421 (RFC 5321 section 3.8).
+        if outcome.as_ref().is_err_and(|f| f.reply().is_some_and(|reply| reply.code == 421)) {
             self.standing = Standing::Dead;
         }
         outcome

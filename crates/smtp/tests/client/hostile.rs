@@ -1,7 +1,7 @@
 //! Servers that misbehave, in every way that comes to mind, and the failure
 //! that the client makes of each.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use posthaste_smtp::{Failure, FailureKind, Session, Stage, Transaction};
 
@@ -74,7 +74,10 @@ async fn check(cases: Vec<Case>) {
     for case in cases {
         let name = case.name;
         let peer = Peer::play(case.script.clone()).await;
+        let started = Instant::now();
         let (outcome, usable) = outcome(&case, peer.address).await;
+        // Half the time limit of a stage: no reply was waited for in vain.
+        assert!(started.elapsed() < Duration::from_secs(10), "{name}: {:?}", started.elapsed());
         assert!(
             matches(case.kind, case.stage, &outcome),
             "{name}: expected {:?} {:?}, got {outcome:?}",
