@@ -184,6 +184,16 @@ impl Refusals {
         self.invalid.is_empty() && self.forbidden.is_empty() && self.too_large.is_empty()
     }
 
+    /// As the error of one item, whose pointers are put below `prefix`.
+    pub(crate) fn below(self, prefix: &str) -> IntakeError {
+        let mut all = Self::default();
+        all.extend(prefix, self);
+        match all.into_result() {
+            Err(error) => error,
+            Ok(()) => IntakeError::Invalid(Vec::new()),
+        }
+    }
+
     /// Nothing when there is none. What is wrong in itself is said before what
     /// is not allowed: only then is it known what would have to be allowed.
     pub(crate) fn into_result(self) -> Result<(), IntakeError> {

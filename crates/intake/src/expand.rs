@@ -21,6 +21,7 @@ use crate::{
     config::IntakeConfig,
     errors::{Errors, Refusals, code},
     intake::Accepted,
+    options::Ids,
     principal::{Principal, Source},
     validate::{Checked, Recipient, header_code, header_pointer},
 };
@@ -46,6 +47,8 @@ pub(crate) struct Context<'a> {
     pub(crate) elapsed: &'a dyn Fn() -> Duration,
     /// How many bytes of To and Cc fields may still be added.
     pub(crate) address_bytes: usize,
+    /// Of the item that is expanded.
+    pub(crate) ids: Ids,
 }
 
 /// What could not be expanded.
@@ -64,7 +67,7 @@ impl From<BrokerError> for ExpandError {
 
 /// Expands one submission.
 pub(crate) fn expand(checked: &Checked, context: &Context<'_>) -> Result<Expanded, ExpandError> {
-    let submission_id = SubmissionId::new();
+    let submission_id = context.ids.submission();
     let content = build_content(checked, submission_id, context)?;
     let fields = Fields::new(checked, context)?;
     let config = context.config;
@@ -82,8 +85,8 @@ pub(crate) fn expand(checked: &Checked, context: &Context<'_>) -> Result<Expande
     let mut messages = Vec::with_capacity(checked.recipients.len());
     let mut head = head(checked, submission_id, &content, context)?;
     let mut address_bytes = 0;
-    for recipient in &checked.recipients {
-        let message_id = MessageId::new();
+    for (place, recipient) in checked.recipients.iter().enumerate() {
+        let message_id = context.ids.message(place);
         let address = &recipient.mailbox.address;
         head.message_id = message_id;
         head.recipient = address.clone();

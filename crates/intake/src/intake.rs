@@ -7,12 +7,13 @@ use std::{
 
 use posthaste_broker::{Broker, Publish};
 use posthaste_model::{Clock, PoolName, SubmissionId, SubmittedMessage};
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     config::IntakeConfig,
     errors::{Errors, IntakeError, Refusals, code},
     expand::{Context, ExpandError, Expanded, expand},
+    options::{Ids, Mode, Outcome, SubmitOptions},
     principal::{Principal, Source},
     publish::{publish, unavailable},
     request::Request,
@@ -27,6 +28,8 @@ const INLINE_MESSAGES: usize = 256;
 /// Largest content whatever is configured: what cannot be compressed grows a
 /// little, and the body of a message is bounded.
 const MAX_CONTENT_BYTES: usize = Publish::MAX_BODY - (1 << 20);
+/// Large requests that are built at once, whatever the number of cores.
+const MAX_HEAVY: usize = 8;
 /// Pools that may be created by using them; a bound, since each is a queue.
 const MAX_CREATED_POOLS: usize = 1000;
 
@@ -46,6 +49,9 @@ pub struct Intake {
     clock: Arc<dyn Clock>,
     config: Arc<IntakeConfig>,
     created_pools: Arc<Mutex<HashSet<PoolName>>>,
+    /// Bounds how many large requests are built at once, and with it the
+    /// memory that they take.
+    heavy: Arc<Semaphore>,
 }
 
 impl Intake {
@@ -54,7 +60,14 @@ impl Intake {
     #[must_use]
     pub fn new(broker: Arc<dyn Broker>, clock: Arc<dyn Clock>, mut config: IntakeConfig) -> Self {
         config.limits.content_bytes = config.limits.content_bytes.min(MAX_CONTENT_BYTES);
-        Self { broker, clock, config: Arc::new(config), created_pools: Arc::default() }
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            broker,
+            clock,
+            config: Arc::new(config),
+            created_pools: Arc::default(),
+            heavy: Arc::new(Semaphore::new(cores.clamp(2, MAX_HEAVY))),
+        }
     }
 
     /// Its settings.
@@ -75,10 +88,33 @@ impl Intake {
         source: &Source,
         started: Instant,
     ) -> Result<Vec<Accepted>, IntakeError> {
-        let expanded = if is_large(&request) {
-            let (intake, principal, source) = (self.clone(), principal.clone(), *source);
-            let work = move || intake.prepare(request, &principal, source, started);
-            match tokio::task::spawn_blocking(work).await {
+        let options = SubmitOptions::default();
+        let outcomes = self.submit_with(request, principal, source, started, &options).await?;
+        outcomes.into_iter().collect()
+    }
+
+    /// As [`Self::submit`], with options. One outcome an item, in their order;
+    /// in [`Mode::Strict`] all of them are accepted, or there is an error.
+    ///
+    /// # Errors
+    /// [`IntakeError`], when nothing was accepted: something is wrong with the
+    /// request itself, with an item of a strict one, or with the broker.
+    pub async fn submit_with(
+        &self,
+        request: Request,
+        principal: &Principal,
+        source: &Source,
+        started: Instant,
+        options: &SubmitOptions,
+    ) -> Result<Vec<Outcome>, IntakeError> {
+        let prepared = if is_large(&request) {
+            let permit = Arc::clone(&self.heavy).acquire_owned().await;
+            let (intake, principal, source, options) =
+                (self.clone(), principal.clone(), *source, *options);
+            let work = move || intake.prepare(request, &principal, source, started, &options);
+            let built = tokio::task::spawn_blocking(work).await;
+            drop(permit);
+            match built {
                 Ok(result) => result?,
                 Err(error) => {
                     tracing::error!(%error, "failed to build a submission");
@@ -86,22 +122,59 @@ impl Intake {
                 }
             }
         } else {
-            self.prepare(request, principal, *source, started)?
+            self.prepare(request, principal, *source, started, options)?
         };
-        let mut accepted = Vec::with_capacity(expanded.len());
-        let mut batch: Vec<Publish> = Vec::new();
-        let mut bytes = 0;
-        for submission in expanded {
-            if !batch.is_empty() && bytes + submission.bytes > self.config.batch_bytes {
-                publish(&*self.broker, std::mem::take(&mut batch), &self.config).await?;
-                bytes = 0;
+        self.publish_all(prepared, options.mode).await
+    }
+
+    /// Publishes in batches, none of which splits a submission.
+    async fn publish_all(
+        &self,
+        prepared: Vec<Result<Expanded, IntakeError>>,
+        mode: Mode,
+    ) -> Result<Vec<Outcome>, IntakeError> {
+        let mut outcomes = Vec::with_capacity(prepared.len());
+        let mut items = prepared.into_iter().peekable();
+        let mut failed: Option<IntakeError> = None;
+        let mut is_any_durable = false;
+        while items.peek().is_some() {
+            let first = outcomes.len();
+            let mut batch: Vec<Publish> = Vec::new();
+            let mut bytes = 0;
+            while let Some(item) = items.next_if(|item| {
+                let more = item.as_ref().map_or(0, |submission| submission.bytes);
+                batch.is_empty() || bytes + more <= self.config.batch_bytes
+            }) {
+                outcomes.push(item.map(|submission| {
+                    bytes += submission.bytes;
+                    batch.extend(submission.publishes);
+                    submission.accepted
+                }));
             }
-            bytes += submission.bytes;
-            batch.extend(submission.publishes);
-            accepted.push(submission.accepted);
+            if batch.is_empty() {
+                continue;
+            }
+            // Once the broker fails the rest is not tried: each try may take
+            // as long as the submitter waits.
+            let result = match failed.take() {
+                Some(error) => Err(error),
+                None => publish(&*self.broker, batch, &self.config).await,
+            };
+            match result {
+                Ok(()) => is_any_durable = true,
+                Err(error) if mode == Mode::Strict => return Err(error),
+                Err(error) => {
+                    for outcome in outcomes.iter_mut().skip(first).filter(|o| o.is_ok()) {
+                        *outcome = Err(error.clone());
+                    }
+                    failed = Some(error);
+                }
+            }
         }
-        publish(&*self.broker, batch, &self.config).await?;
-        Ok(accepted)
+        match failed {
+            Some(error) if !is_any_durable => Err(error),
+            _ => Ok(outcomes),
+        }
     }
 
     /// Checks and expands all of a request; publishes nothing.
@@ -111,20 +184,32 @@ impl Intake {
         principal: &Principal,
         source: Source,
         started: Instant,
-    ) -> Result<Vec<Expanded>, IntakeError> {
-        let now = self.clock.now();
+        options: &SubmitOptions,
+    ) -> Result<Vec<Result<Expanded, IntakeError>>, IntakeError> {
+        let now = options.derived.map_or_else(|| self.clock.now(), |derived| derived.time);
         let is_list = request.is_list;
-        let mut refusals = Refusals { invalid: request.errors, ..Refusals::default() };
         let limits = &self.config.limits;
+        let mut refusals = Refusals { invalid: request.errors, ..Refusals::default() };
         if !refusals.invalid.concerns_all() {
             let recipients = request.items.iter().map(|item| item.submission.recipient_count());
             check_counts(request.items.len(), recipients.sum(), limits, &mut refusals.invalid);
         }
-        let mut checked: Vec<Checked> = Vec::with_capacity(request.items.len());
+        if options.mode == Mode::Permissive {
+            std::mem::take(&mut refusals).into_result()?;
+        }
+        let mut checked: Vec<Result<Checked, IntakeError>> =
+            Vec::with_capacity(request.items.len());
         for (index, item) in request.items.into_iter().enumerate() {
-            match check(item, principal, now, &self.config) {
-                Ok(submission) => checked.push(submission),
-                Err(found) => refusals.extend(&prefix(is_list, index), found),
+            let found = match check(item, principal, now, &self.config) {
+                Ok(submission) => {
+                    checked.push(Ok(submission));
+                    continue;
+                }
+                Err(found) => found,
+            };
+            match options.mode {
+                Mode::Strict => refusals.extend(&prefix(is_list, index), found),
+                Mode::Permissive => checked.push(Err(found.below(&prefix(is_list, index)))),
             }
             if refusals.invalid.is_full() {
                 break;
@@ -140,20 +225,25 @@ impl Intake {
             now,
             elapsed: &elapsed,
             address_bytes: limits.address_bytes,
+            ids: Ids { derived: options.derived, item: 0 },
         };
         let mut expanded = Vec::with_capacity(checked.len());
         let mut refusals = Refusals::default();
-        for (index, submission) in checked.iter().enumerate() {
-            self.notice_pool(&submission.pool, &prefix(is_list, index), &mut refusals);
-            match expand(submission, &context) {
-                Ok(done) => {
-                    context.address_bytes =
-                        context.address_bytes.saturating_sub(done.address_bytes);
-                    expanded.push(done);
+        for (index, submission) in checked.into_iter().enumerate() {
+            let submission = match submission {
+                Ok(submission) => submission,
+                Err(error) => {
+                    expanded.push(Err(error));
+                    continue;
                 }
-                Err(ExpandError::Refused(found)) => {
-                    refusals.extend(&prefix(is_list, index), found);
-                }
+            };
+            context.ids.item = index;
+            match self.expand_one(&submission, &mut context) {
+                Ok(done) => expanded.push(Ok(done)),
+                Err(ExpandError::Refused(found)) => match options.mode {
+                    Mode::Strict => refusals.extend(&prefix(is_list, index), found),
+                    Mode::Permissive => expanded.push(Err(found.below(&prefix(is_list, index)))),
+                },
                 Err(ExpandError::Internal(error)) => {
                     tracing::error!(%error, "failed to build a submission");
                     return Err(unavailable("the submission could not be built"));
@@ -164,28 +254,38 @@ impl Intake {
         Ok(expanded)
     }
 
+    fn expand_one(
+        &self,
+        submission: &Checked,
+        context: &mut Context<'_>,
+    ) -> Result<Expanded, ExpandError> {
+        self.notice_pool(&submission.pool)?;
+        let done = expand(submission, context)?;
+        context.address_bytes = context.address_bytes.saturating_sub(done.address_bytes);
+        Ok(done)
+    }
+
     /// Says once that an undeclared pool is in use.
-    fn notice_pool(&self, pool: &PoolName, prefix: &str, refusals: &mut Refusals) {
+    fn notice_pool(&self, pool: &PoolName) -> Result<(), ExpandError> {
         if self.config.pools.is_known(pool) {
-            return;
+            return Ok(());
         }
         let mut created = self.created_pools.lock().unwrap_or_else(PoisonError::into_inner);
         if created.contains(pool) {
-            return;
+            return Ok(());
         }
         if created.len() >= MAX_CREATED_POOLS {
-            refusals.invalid.add(
-                format_args!("{prefix}/pool"),
-                code::POOL_UNKNOWN,
-                format_args!("too many pools were created already ({MAX_CREATED_POOLS})"),
-            );
-            return;
+            let mut invalid = Errors::default();
+            let detail = format_args!("too many pools were created already ({MAX_CREATED_POOLS})");
+            invalid.add("/pool", code::POOL_UNKNOWN, detail);
+            return Err(ExpandError::Refused(Refusals { invalid, ..Refusals::default() }));
         }
         created.insert(pool.clone());
         tracing::warn!(
             %pool,
             "a pool is used that the configuration does not declare: its messages wait until an SMTP client of this pool runs"
         );
+        Ok(())
     }
 }
 

@@ -22,12 +22,15 @@
 //!
 //! Knows nothing of HTTP.
 
+#[cfg(feature = "cases")]
+pub mod bad_input;
 mod config;
 mod errors;
 mod expand;
 mod fields;
 mod intake;
 mod json;
+mod options;
 mod principal;
 mod publish;
 mod request;
@@ -37,6 +40,7 @@ mod validate;
 pub use config::{IntakeConfig, Limits, Pools, UnknownPool};
 pub use errors::{FieldError, IntakeError, MAX_ERRORS, code};
 pub use intake::{Accepted, Intake};
+pub use options::{Derived, Mode, Outcome, SubmitOptions};
 pub use posthaste_mail::{Attachment, Mailbox};
 pub use principal::{DomainPattern, Principal, Source};
 pub use request::{Item, JsonError, Request, SubmissionRequest};
