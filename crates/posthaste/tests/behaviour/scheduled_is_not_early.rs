@@ -30,7 +30,6 @@ async fn scheduled_is_not_early() -> Result<()> {
     }
     let first = stage.received(1).await?;
     assert_eq!(first[0].recipient, "now@a.test");
-    assert!(begin.elapsed() < Duration::from_secs(2), "the unscheduled one waited");
     let schedule = UNIX_EPOCH + Duration::from_secs(schedule);
     for _ in 0..3 {
         let mails = stage.received(1).await?;

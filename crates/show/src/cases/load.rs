@@ -6,7 +6,7 @@
 //! relaying to such a sink. Both without TLS.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::Path,
     process::Stdio,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use posthaste_show::{
+    accept_log::Accepted,
     load::{DOMAINS, Load, OnFailure, quantile},
     measure, names,
     node::{Node, Settings},
@@ -48,6 +49,8 @@ struct Ours {
     p99: Duration,
     cpu: Duration,
     rss: u64,
+    /// Confirmed and not delivered exactly once.
+    not_once: usize,
     without_evidence: usize,
 }
 
@@ -76,6 +79,7 @@ pub async fn run(args: &LoadArgs, program: &Path) -> Result<Verdict> {
     println!("{:22} {:>10.1}", "accept p99, ms", millis(ours.p99));
     println!("{:22} {:>10}", "CPU µs a message", ours.cpu.as_micros());
     println!("{:22} {:>10}", "peak RSS, MiB", ours.rss >> 20);
+    println!("{:22} {:>10}", "not delivered once", ours.not_once);
     println!("{:22} {:>10}", "without evidence", ours.without_evidence);
     let ratio = ours.delivered / theirs.delivered;
     let line = format!(
@@ -87,7 +91,8 @@ pub async fn run(args: &LoadArgs, program: &Path) -> Result<Verdict> {
         ours.rss >> 20,
         theirs.delivered,
     );
-    let holds = ratio >= LEAST_RATIO && ours.cpu <= MOST_CPU && ours.without_evidence == 0;
+    let complete = ours.not_once == 0 && ours.without_evidence == 0;
+    let holds = ratio >= LEAST_RATIO && ours.cpu <= MOST_CPU && complete;
     Ok(Verdict { line, holds })
 }
 
@@ -104,13 +109,18 @@ async fn posthaste(args: &LoadArgs, program: &Path) -> Result<Ours> {
     let load = Load::start(node.api(), args.connections, args.messages, OnFailure::End);
     let outcome = load.finish().await?;
     let accepted_in = begin.elapsed();
-    let last = wait_for(&mut sink, args.messages).await?;
+    let mut taken = wait_for(&mut sink, args.messages).await?;
+    let last = taken.last().map_or(begin_wall, |one| one.at);
     measure::wait_until_idle(pid).await?;
     let cpu = measure::cpu_time(pid)?.saturating_sub(cpu_before);
     let rss = measure::peak_rss(pid)?;
     node.stop().await?;
+    taken.extend(sink.accepted_to_the_last().await?);
 
     let ids: HashSet<&str> = outcome.confirmed.iter().map(|one| one.id.as_str()).collect();
+    if ids.len() as u64 != args.messages {
+        bail!("{} messages have an id of their own, of {}", ids.len(), args.messages);
+    }
     Ok(Ours {
         accepted: args.messages as f64 / accepted_in.as_secs_f64(),
         delivered: args.messages as f64 / seconds(begin_wall, last),
@@ -118,6 +128,7 @@ async fn posthaste(args: &LoadArgs, program: &Path) -> Result<Ours> {
         p99: quantile(&outcome.confirmed, 0.99),
         cpu: cpu / u32::try_from(args.messages)?,
         rss,
+        not_once: not_once(&ids, &taken),
         without_evidence: evidence::missing(&node, ids).await?.len(),
     })
 }
@@ -138,29 +149,39 @@ async fn postfix(args: &LoadArgs, program: &Path) -> Result<Theirs> {
         bail!("smtp-source ended with {fed}");
     }
     let accepted_in = begin.elapsed();
-    let last = wait_for(&mut sink, args.messages).await?;
+    let taken = wait_for(&mut sink, args.messages).await?;
+    let last = taken.last().map_or(begin_wall, |one| one.at);
     Ok(Theirs {
         accepted: args.messages as f64 / accepted_in.as_secs_f64(),
         delivered: args.messages as f64 / seconds(begin_wall, last),
     })
 }
 
-/// Waits until the sink has accepted `count` messages; gives the time of the
-/// last.
-async fn wait_for(sink: &mut SinkProcess, count: u64) -> Result<u64> {
-    let (mut seen, mut last) = (0, 0);
+/// Waits until the sink has accepted `count` messages; gives them.
+async fn wait_for(sink: &mut SinkProcess, count: u64) -> Result<Vec<Accepted>> {
+    let mut taken = Vec::new();
     let mut progress = Instant::now();
-    while seen < count {
+    while (taken.len() as u64) < count {
         let more = sink.accepted()?;
-        if let Some(newest) = more.last() {
-            (seen, last, progress) = (seen + more.len() as u64, newest.at, Instant::now());
+        if !more.is_empty() {
+            progress = Instant::now();
         }
+        taken.extend(more);
         if progress.elapsed() > PATIENCE {
-            bail!("the sink has {seen} of {count} messages, and no more come");
+            bail!("the sink has {} of {count} messages, and no more come", taken.len());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok(last)
+    Ok(taken)
+}
+
+/// How many of `ids` the sink did not take exactly once.
+fn not_once(ids: &HashSet<&str>, taken: &[Accepted]) -> usize {
+    let mut times: HashMap<&str, u32> = HashMap::new();
+    for one in taken {
+        *times.entry(one.id.as_str()).or_default() += 1;
+    }
+    ids.iter().filter(|id| times.get(*id) != Some(&1)).count()
 }
 
 fn unix_millis() -> Result<u64> {
@@ -170,4 +191,20 @@ fn unix_millis() -> Result<u64> {
 fn seconds(from: u64, to: u64) -> f64 {
     // At least a millisecond: nothing is infinitely fast.
     to.saturating_sub(from).max(1) as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_message_comes_once() {
+        let taken = |ids: &[&str]| -> Vec<Accepted> {
+            let one = |id: &&str| Accepted { at: 0, id: (*id).into(), recipient: String::new() };
+            ids.iter().map(one).collect()
+        };
+        let ids = HashSet::from(["a", "b"]);
+        assert_eq!(not_once(&ids, &taken(&["b", "a"])), 0);
+        assert_eq!(not_once(&ids, &taken(&["b", "b"])), 2);
+    }
 }
