@@ -1,11 +1,13 @@
 //! A drained queue gives its disk back, and nothing that is still needed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::{acknowledge, all, messages, name, open, segments};
+use posthaste_model::SystemClock;
+
+use super::{acknowledge, all, faulty::FaultyDisk, messages, name, open, segments};
 use crate::{
     contract::{Broker, Settlement, Subscription},
-    embedded::EmbeddedQueue,
+    embedded::{EmbeddedConfig, EmbeddedQueue},
     suite::{self, AMPLE, deferral},
 };
 
@@ -73,6 +75,46 @@ async fn nothing_rises_from_the_dead() {
     assert_eq!(queue.depth(&pool).await.unwrap().total(), 0);
     drop(queue);
     assert_eq!(segments(dir.path()).len(), 1);
+}
+
+/// Two publishes of one id that overtook the check write two records of it; the
+/// acknowledgement is needed until both are gone.
+#[tokio::test]
+async fn a_repetition_does_not_rise_from_the_dead() {
+    let (dir, pool) = (tempfile::tempdir().unwrap(), name("pool"));
+    let disk = FaultyDisk::default();
+    let config = EmbeddedConfig { segment_bytes: 64 << 10, ..EmbeddedConfig::new(dir.path()) };
+    let queue =
+        EmbeddedQueue::open_on(Arc::new(disk.clone()), config, Arc::new(SystemClock)).unwrap();
+    let twice = suite::message(&pool, "twice");
+    let batches = [
+        vec![twice.clone()],
+        messages(&pool, ["fill".repeat(16_000)]),
+        vec![twice, suite::message(&pool, "stays")],
+    ];
+    disk.set(|faults| faults.hold = true);
+    let mut publishers = tokio::task::JoinSet::new();
+    for batch in batches {
+        let queue = Arc::clone(&queue);
+        publishers.spawn(async move { queue.publish(batch).await.unwrap() });
+    }
+    // All three have found that the id does not live, and handed over.
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    disk.set(|faults| faults.hold = false);
+    while let Some(published) = publishers.join_next().await {
+        published.unwrap();
+    }
+    let mut subscription = queue.subscribe(&pool, AMPLE).await.unwrap();
+    let held = suite::take(&mut *subscription, 3).await;
+    assert_eq!(held[2].body, "stays");
+    fill_segments(&queue, &mut *subscription).await;
+    acknowledge(&queue, &held[..2]).await;
+    fill_segments(&queue, &mut *subscription).await;
+    drop((subscription, queue));
+    let queue = open(dir.path()).unwrap();
+    assert_eq!(suite::texts(&all(&queue, &pool).await), ["stays"]);
 }
 
 #[tokio::test]
