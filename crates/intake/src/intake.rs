@@ -107,6 +107,24 @@ impl Intake {
         started: Instant,
         options: &SubmitOptions,
     ) -> Result<Vec<Outcome>, IntakeError> {
+        self.submit_again(request, principal, source, started, options, &HashSet::new()).await
+    }
+
+    /// As [`Self::submit_with`], for a request that may have been accepted
+    /// before with the same derived ids: the submissions that `durable` names
+    /// are answered as accepted and not published again.
+    ///
+    /// # Errors
+    /// As [`Self::submit_with`].
+    pub async fn submit_again(
+        &self,
+        request: Request,
+        principal: &Principal,
+        source: &Source,
+        started: Instant,
+        options: &SubmitOptions,
+        durable: &HashSet<SubmissionId>,
+    ) -> Result<Vec<Outcome>, IntakeError> {
         let prepared = if is_large(&request) {
             let permit = Arc::clone(&self.heavy).acquire_owned().await;
             let (intake, principal, source, options) =
@@ -124,7 +142,7 @@ impl Intake {
         } else {
             self.prepare(request, principal, *source, started, options)?
         };
-        self.publish_all(prepared, options.mode).await
+        self.publish_all(prepared, options.mode, durable).await
     }
 
     /// Publishes in batches, none of which splits a submission.
@@ -132,6 +150,7 @@ impl Intake {
         &self,
         prepared: Vec<Result<Expanded, IntakeError>>,
         mode: Mode,
+        durable: &HashSet<SubmissionId>,
     ) -> Result<Vec<Outcome>, IntakeError> {
         let mut outcomes = Vec::with_capacity(prepared.len());
         let mut items = prepared.into_iter().peekable();
@@ -146,8 +165,10 @@ impl Intake {
                 batch.is_empty() || bytes + more <= self.config.batch_bytes
             }) {
                 outcomes.push(item.map(|submission| {
-                    bytes += submission.bytes;
-                    batch.extend(submission.publishes);
+                    if !durable.contains(&submission.accepted.submission_id) {
+                        bytes += submission.bytes;
+                        batch.extend(submission.publishes);
+                    }
                     submission.accepted
                 }));
             }

@@ -50,9 +50,9 @@ pub(crate) struct Ids {
 
 impl Ids {
     pub(crate) fn submission(&self) -> SubmissionId {
-        self.derived.as_ref().map_or_else(SubmissionId::new, |derived| {
-            SubmissionId::from_bytes(derived.id(Kind::Submission, self.item, 0))
-        })
+        self.derived
+            .as_ref()
+            .map_or_else(SubmissionId::new, |derived| derived.submission_id(self.item))
     }
 
     /// The message of the recipient at this place.
@@ -70,6 +70,12 @@ enum Kind {
 }
 
 impl Derived {
+    /// The id of the submission at this place of the request.
+    #[must_use]
+    pub fn submission_id(&self, item: usize) -> SubmissionId {
+        SubmissionId::from_bytes(self.id(Kind::Submission, item, 0))
+    }
+
     /// A UUIDv7 (RFC 9562 section 5.7) whose random bits are a hash of the
     /// seed and the place. These bytes are part of what a stored key means:
     /// another version of the program must make the same.

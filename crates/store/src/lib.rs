@@ -14,10 +14,13 @@
 //!   for, from the latest event, in whatever order the events were written.
 //! - Reading never waits for writing.
 //!
+//! [`Control`] beside it holds what changes, with a contract of its own.
+//!
 //! Files are readable by their owner alone. At most a few periods are open at
 //! once. After an error the store stays usable: the file is opened anew by the
 //! next call.
 
+mod control;
 mod error;
 mod period;
 mod sqlite;
@@ -34,6 +37,7 @@ use posthaste_model::{
 };
 
 pub use crate::{
+    control::{Claim, ClaimRequest, Claimed, Control, KeptAnswer},
     error::StoreError,
     period::Period,
     view::{MessageView, SubmissionView},

@@ -98,3 +98,22 @@ async fn a_directory_that_cannot_be_used() {
     std::fs::create_dir(&logs).unwrap();
     assert_eq!(store.append(&events).await.unwrap(), 2);
 }
+
+#[tokio::test]
+async fn after_its_end_every_call_says_so() {
+    let dir = tempdir().unwrap();
+    let events = delivered(at("2026-11-24T10:00:00Z"), 1);
+    let id = posthaste_model::SubmissionId::new();
+    // With no file there, and with one.
+    for appended in [&events[..0], &events] {
+        let store = open(dir.path(), Period::Monthly).await;
+        store.append(appended).await.unwrap();
+        store.close().await.unwrap();
+        let error = store.append(&events).await.unwrap_err();
+        assert!(matches!(error, StoreError::Closed), "{error}");
+        let error = store.submission(id).await.unwrap_err();
+        assert!(matches!(error, StoreError::Closed), "{error}");
+        let error = store.message(posthaste_model::MessageId::new()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Closed), "{error}");
+    }
+}

@@ -21,6 +21,7 @@ use std::{
 
 use parking_lot::Mutex;
 
+pub(crate) use self::writer::create;
 use self::{reader::Reader, writer::Writer};
 use crate::{StoreError, period::Span};
 
@@ -62,6 +63,9 @@ impl Files {
 
     /// The periods that have a file, oldest first.
     pub(crate) async fn list(&self) -> Result<Vec<Span>, StoreError> {
+        if self.open.lock().is_none() {
+            return Err(StoreError::Closed);
+        }
         let failed = |source| StoreError::file("list the directory", &self.dir, source);
         let mut entries = tokio::fs::read_dir(&self.dir).await.map_err(failed)?;
         let mut spans = Vec::new();
@@ -151,7 +155,7 @@ impl Files {
 }
 
 /// The directory, readable by its owner alone, and durable.
-fn make_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
 
     if !dir.is_dir() {

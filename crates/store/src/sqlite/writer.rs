@@ -168,7 +168,7 @@ async fn client_id(
 
 /// Makes the file readable by its owner alone, before `SQLite` would make it
 /// readable by all; its companions inherit that.
-async fn create(path: &Path) -> io::Result<()> {
+pub(crate) async fn create(path: &Path) -> io::Result<()> {
     let created =
         tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).await;
     match created {
