@@ -21,6 +21,15 @@ pub enum Failure {
     Unknown(BrokerError),
 }
 
+impl Failure {
+    /// Either, for who cannot tell them apart.
+    pub fn into_error(self) -> BrokerError {
+        match self {
+            Self::NotTaken(error) | Self::Unknown(error) => error,
+        }
+    }
+}
+
 /// A frame on its way to the disk.
 pub struct Frame {
     /// What is written.

