@@ -34,10 +34,17 @@ pub struct Limits {
     /// How far back `schedule` may lie and still mean "now": 5 minutes, for
     /// clocks that differ and requests that were slow.
     pub schedule_behind: Duration,
-    /// Bytes of all copies of the To and Cc fields of one request: 64 MiB.
-    /// Each recipient's record has its own, so that they grow with the square
-    /// of the visible recipients.
+    /// Bytes of all copies of the To and Cc fields of one request, and of what
+    /// else stands in single recipients' records: 64 MiB. Each record has its
+    /// own, so that they grow with the square of the visible recipients.
     pub address_bytes: usize,
+    /// Substitutions of one recipient, and of a submission's defaults: 100.
+    pub substitutions: usize,
+    /// Substitutions of one request, all recipients together: 100,000.
+    pub substitution_values: usize,
+    /// Bytes of all contents of one request that are of one recipient alone,
+    /// because text or HTML differ: 256 MiB.
+    pub individual_bytes: usize,
 }
 
 impl Default for Limits {
@@ -58,6 +65,9 @@ impl Default for Limits {
             schedule_ahead: DAY.saturating_mul(366),
             schedule_behind: Duration::from_secs(300),
             address_bytes: 64 << 20,
+            substitutions: 100,
+            substitution_values: 100_000,
+            individual_bytes: 256 << 20,
         }
     }
 }

@@ -55,6 +55,22 @@ pub mod code {
     pub const POOL_NOT_ALLOWED: &str = "pool_not_allowed";
     /// The message would be larger than allowed.
     pub const CONTENT_TOO_LARGE: &str = "content_too_large";
+    /// `raw` is not a message that can be sent.
+    pub const RAW_INVALID: &str = "raw_invalid";
+    /// A field of the content together with `raw`, which is all of it.
+    pub const NOT_WITH_RAW: &str = "not_with_raw";
+    /// `cc` or `bcc` where each recipient gets a mail of its own.
+    pub const NOT_WITH_SUBSTITUTIONS: &str = "not_with_substitutions";
+    /// A `{{` that is not closed, or what is in it is no name.
+    pub const TEMPLATE_INVALID: &str = "template_invalid";
+    /// A name for which there is no value.
+    pub const SUBSTITUTION_UNKNOWN: &str = "substitution_unknown";
+    /// Not a name that a template can have.
+    pub const SUBSTITUTION_INVALID: &str = "substitution_invalid";
+    /// The same address again, with other substitutions.
+    pub const RECIPIENT_REPEATED: &str = "recipient_repeated";
+    /// No return path can be made for each recipient from this one.
+    pub const VERP_IMPOSSIBLE: &str = "verp_impossible";
     /// The addresses that each recipient sees, times the recipients.
     pub const ADDRESSES_TOO_LARGE: &str = "addresses_too_large";
 }

@@ -13,10 +13,11 @@ use crate::{
     config::IntakeConfig,
     errors::{Errors, IntakeError, Refusals, code},
     expand::{Context, ExpandError, Expanded, expand},
+    individual::is_individual,
     options::{Ids, Mode, Outcome, SubmitOptions},
     principal::{Principal, Source},
     publish::{publish, unavailable},
-    request::Request,
+    request::{Request, SubmissionRequest},
     validate::{Checked, check},
 };
 
@@ -246,6 +247,7 @@ impl Intake {
             now,
             elapsed: &elapsed,
             address_bytes: limits.address_bytes,
+            own_bytes: limits.individual_bytes,
             ids: Ids { derived: options.derived, item: 0 },
         };
         let mut expanded = Vec::with_capacity(checked.len());
@@ -282,7 +284,8 @@ impl Intake {
     ) -> Result<Expanded, ExpandError> {
         self.notice_pool(&submission.pool)?;
         let done = expand(submission, context)?;
-        context.address_bytes = context.address_bytes.saturating_sub(done.address_bytes);
+        context.address_bytes = context.address_bytes.saturating_sub(done.field_bytes);
+        context.own_bytes = context.own_bytes.saturating_sub(done.own_bytes);
         Ok(done)
     }
 
@@ -342,6 +345,9 @@ fn prefix(is_list: bool, index: usize) -> String {
 
 fn is_large(request: &Request) -> bool {
     let items = || request.items.iter().map(|item| &item.submission);
-    items().map(|s| s.content_bytes()).sum::<usize>() > INLINE_BYTES
-        || items().map(|s| s.recipient_count()).sum::<usize>() > INLINE_MESSAGES
+    // Where recipients differ, the content may be built for each of them.
+    let copies = |s: &SubmissionRequest| if is_individual(s) { s.recipient_count() } else { 1 };
+    let bytes = |s: &SubmissionRequest| s.content_bytes().saturating_mul(copies(s));
+    items().map(bytes).fold(0, usize::saturating_add) > INLINE_BYTES
+        || items().map(SubmissionRequest::recipient_count).sum::<usize>() > INLINE_MESSAGES
 }

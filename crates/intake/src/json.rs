@@ -5,7 +5,11 @@
 //! is wrong with it at its JSON pointer, and goes on. Only text that is not
 //! JSON at all is an error of the reader.
 
-use std::{cell::RefCell, fmt, marker::PhantomData};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    marker::PhantomData,
+};
 
 use serde::de::{
     DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor,
@@ -51,6 +55,8 @@ pub(crate) struct At<'a> {
     pub(crate) path: &'a Path<'a>,
     pub(crate) errors: &'a RefCell<Errors>,
     pub(crate) limits: &'a Limits,
+    /// How many substitutions the request may still have.
+    pub(crate) values: &'a Cell<usize>,
 }
 
 impl<'a> At<'a> {
@@ -62,7 +68,7 @@ impl<'a> At<'a> {
     where
         'a: 'b,
     {
-        At { path, errors: self.errors, limits: self.limits }
+        At { path, ..*self }
     }
 }
 
@@ -79,6 +85,10 @@ pub(crate) trait Read<'de>: Sized {
 
     fn integer(self, _number: i128, at: At<'_>) -> Option<Self::Value> {
         self.mismatch(Unexpected::Other("a number"), at)
+    }
+
+    fn boolean(self, value: bool, at: At<'_>) -> Option<Self::Value> {
+        self.mismatch(Unexpected::Bool(value), at)
     }
 
     fn list<A: SeqAccess<'de>>(
@@ -136,7 +146,7 @@ impl<'de, R: Read<'de>> Visitor<'de> for Seed<'_, R> {
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(self.read.mismatch(Unexpected::Bool(value), self.at))
+        Ok(self.read.boolean(value, self.at))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {

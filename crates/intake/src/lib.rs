@@ -25,17 +25,21 @@
 #[cfg(feature = "cases")]
 pub mod bad_input;
 mod config;
+mod content;
 mod errors;
 mod expand;
 mod fields;
+mod individual;
 mod intake;
 mod json;
 mod options;
 mod principal;
 mod publish;
 mod request;
+mod template;
 mod times;
 mod validate;
+mod verp;
 
 pub use config::{IntakeConfig, Limits, Pools, UnknownPool};
 pub use errors::{FieldError, IntakeError, MAX_ERRORS, code};
@@ -43,4 +47,4 @@ pub use intake::{Accepted, Intake};
 pub use options::{Derived, Mode, Outcome, SubmitOptions};
 pub use posthaste_mail::{Attachment, Mailbox};
 pub use principal::{DomainPattern, Principal, Source};
-pub use request::{Item, JsonError, Request, SubmissionRequest};
+pub use request::{Addressee, Item, JsonError, Request, SubmissionRequest, Substitutions};

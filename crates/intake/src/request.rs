@@ -1,7 +1,12 @@
 //! The JSON of a submission.
 
-use std::{cell::RefCell, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    time::Duration,
+};
 
+use bytes::Bytes;
 use posthaste_mail::{Attachment, Mailbox};
 use posthaste_model::{EmailAddress, PoolName, Tag, Timestamp};
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Unexpected};
@@ -9,7 +14,10 @@ use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Unexpected};
 use crate::{
     config::Limits,
     errors::{Errors, code},
-    fields::{Headers, Integer, Parsed, ReadAttachment, ReadMailbox, Seconds, Text, Time},
+    fields::{
+        Base64, Flag, Headers, Integer, Parsed, ReadAddressee, ReadAttachment, ReadMailbox,
+        ReadSubstitutions, Seconds, Text, Time,
+    },
     json::{At, Fields, List, OneOrList, Path, Read, Seed},
 };
 
@@ -22,9 +30,14 @@ use crate::{
 ///   "attachments": [{"filename": "i.pdf", "content": "<base64>",
 ///                    "content_type": "application/pdf", "content_id": null}],
 ///   "tags": ["w47"], "pool": "default", "priority": 5, "delay": 60,
-///   "schedule": 1764000000, "return_path": "bounces@example.com",
+///   "schedule": 1764000000, "return_path": "bounces@example.com", "verp": false,
 ///   "expires_at": "2026-11-25T00:00:00Z" }
 /// ```
+///
+/// With `"raw": "<base64>"` the message is the submitter's own, in place of
+/// the fields from `from` to `attachments` but for the recipients. With
+/// `"substitutions": {"name": "Ann"}`, in the objects of `to` or for all, each
+/// recipient gets a mail of its own.
 ///
 /// An address is `"b@example.net"`, `"B <b@example.net>"` or an object; where a
 /// list of them belongs, one may stand alone. `null` is the same as absent.
@@ -33,7 +46,7 @@ pub struct SubmissionRequest {
     /// The From field. Required.
     pub from: Option<Mailbox>,
     /// Recipients whom all but BCC recipients see.
-    pub to: Vec<Mailbox>,
+    pub to: Vec<Addressee>,
     /// Recipients whom all but BCC recipients see.
     pub cc: Vec<Mailbox>,
     /// Recipients whom nobody sees. Their copy reads as if it were sent to
@@ -65,6 +78,51 @@ pub struct SubmissionRequest {
     pub return_path: Option<EmailAddress>,
     /// After this no attempt begins.
     pub expires_at: Option<Timestamp>,
+    /// A message in RFC 5322, decoded, in place of the content's fields.
+    pub raw: Option<Bytes>,
+    /// Values for those recipients who have none of their own. Present, even
+    /// if empty: each recipient gets a mail of its own.
+    pub substitutions: Option<Substitutions>,
+    /// Whether each recipient gets a return path of its own.
+    pub verp: bool,
+}
+
+/// A recipient of `to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addressee {
+    /// Name and address.
+    pub mailbox: Mailbox,
+    /// Values for this recipient. Present, even if empty: each recipient gets
+    /// a mail of its own.
+    pub substitutions: Option<Substitutions>,
+}
+
+impl From<Mailbox> for Addressee {
+    fn from(mailbox: Mailbox) -> Self {
+        Self { mailbox, substitutions: None }
+    }
+}
+
+/// What stands for `{{name}}`, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Substitutions(BTreeMap<String, String>);
+
+impl Substitutions {
+    /// Sets a value; the former one, if there was.
+    pub fn insert(&mut self, name: String, value: String) -> Option<String> {
+        self.0.insert(name, value)
+    }
+
+    /// The value of a name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// Names and values, in the order of names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
 }
 
 /// A submission as it was read, with what was wrong with it.
@@ -72,6 +130,9 @@ pub struct SubmissionRequest {
 pub struct Item {
     /// What could be read.
     pub submission: SubmissionRequest,
+    /// Whether `to` was one address without the brackets of a list: decides
+    /// the pointers of errors.
+    pub(crate) is_single_to: bool,
     /// What could not, with pointers below the item.
     pub(crate) errors: Errors,
 }
@@ -105,7 +166,7 @@ impl Request {
     /// One submission.
     #[must_use]
     pub fn one(submission: SubmissionRequest) -> Self {
-        let item = Item { submission, errors: Errors::default() };
+        let item = Item { submission, ..Item::default() };
         Self { items: vec![item], ..Self::default() }
     }
 
@@ -114,7 +175,7 @@ impl Request {
     pub fn list(submissions: Vec<SubmissionRequest>) -> Self {
         let items = submissions
             .into_iter()
-            .map(|submission| Item { submission, errors: Errors::default() })
+            .map(|submission| Item { submission, ..Item::default() })
             .collect();
         Self { items, is_list: true, errors: Errors::default() }
     }
@@ -126,7 +187,8 @@ impl Request {
     /// When the text is not JSON.
     pub fn from_json(body: &[u8], limits: &Limits) -> Result<Self, JsonError> {
         let errors = RefCell::default();
-        let at = At { path: &Path::Root, errors: &errors, limits };
+        let values = Cell::new(limits.substitution_values);
+        let at = At { path: &Path::Root, errors: &errors, limits, values: &values };
         let mut deserializer = serde_json::Deserializer::from_slice(body);
         let seed = Seed { read: ReadRequest, at, nullable: false };
         let request = seed
@@ -202,9 +264,9 @@ impl<'de> Read<'de> for ReadItem {
 
     fn object<A: MapAccess<'de>>(self, entries: A, at: At<'_>) -> Result<Option<Item>, A::Error> {
         let errors = RefCell::default();
-        let own = At { path: &Path::Root, errors: &errors, limits: at.limits };
-        let submission = SubmissionRequest::read(entries, own)?;
-        Ok(Some(Item { submission, errors: errors.into_inner() }))
+        let own = At { path: &Path::Root, errors: &errors, ..at };
+        let (submission, is_single_to) = SubmissionRequest::read(entries, own)?;
+        Ok(Some(Item { submission, is_single_to, errors: errors.into_inner() }))
     }
 
     /// Keeps its place in the list, so that the pointers of others are right.
@@ -234,6 +296,9 @@ const FIELDS: &[&str] = &[
     "schedule",
     "return_path",
     "expires_at",
+    "raw",
+    "substitutions",
+    "verp",
 ];
 
 impl SubmissionRequest {
@@ -243,7 +308,7 @@ impl SubmissionRequest {
         let texts: usize = texts.into_iter().flatten().map(String::len).sum();
         let attachments: usize =
             self.attachments.iter().map(|attachment| attachment.content.len() / 3 * 4).sum();
-        texts + attachments
+        texts + attachments + self.raw.as_ref().map_or(0, Bytes::len)
     }
 
     /// Recipients as given, before those named twice are put together.
@@ -251,14 +316,20 @@ impl SubmissionRequest {
         self.to.len() + self.cc.len() + self.bcc.len()
     }
 
-    fn read<'de, A: MapAccess<'de>>(entries: A, at: At<'_>) -> Result<Self, A::Error> {
+    /// Reads the fields; also whether `to` is one address without brackets.
+    fn read<'de, A: MapAccess<'de>>(entries: A, at: At<'_>) -> Result<(Self, bool), A::Error> {
         let limits = at.limits;
         let mut fields = Fields::new(entries, FIELDS, at);
         let mut read = Self::default();
+        let is_list = Cell::new(false);
         while let Some(field) = fields.next()? {
             match field {
                 "from" => read.from = fields.value(field, ReadMailbox)?,
-                "to" => read.to = mailboxes(&mut fields, field, limits.recipients)?,
+                "to" => {
+                    let list = List::new(limits.recipients, || ReadAddressee);
+                    let list = NotedList { list: OneOrList(list), is_list: &is_list };
+                    read.to = fields.value(field, list)?.unwrap_or_default();
+                }
                 "cc" => read.cc = mailboxes(&mut fields, field, limits.recipients)?,
                 "bcc" => read.bcc = mailboxes(&mut fields, field, limits.recipients)?,
                 "reply_to" => read.reply_to = mailboxes(&mut fields, field, limits.reply_to)?,
@@ -284,10 +355,45 @@ impl SubmissionRequest {
                 "return_path" => {
                     read.return_path = fields.value(field, Parsed::new(code::ADDRESS_INVALID))?;
                 }
-                _ => read.expires_at = fields.value(field, Time)?,
+                "expires_at" => read.expires_at = fields.value(field, Time)?,
+                "raw" => read.raw = fields.value(field, Base64)?,
+                "substitutions" => read.substitutions = fields.value(field, ReadSubstitutions)?,
+                _ => read.verp = fields.value(field, Flag)?.unwrap_or_default(),
             }
         }
-        Ok(read)
+        Ok((read, !is_list.get()))
+    }
+}
+
+/// [`OneOrList`] that tells which of the two it was.
+struct NotedList<'a, R, F> {
+    list: OneOrList<R, F>,
+    is_list: &'a Cell<bool>,
+}
+
+impl<'de, R: Read<'de>, F: Fn() -> R> Read<'de> for NotedList<'_, R, F> {
+    type Value = Vec<R::Value>;
+    const EXPECTED: &'static str = R::EXPECTED;
+
+    fn string(self, text: &str, at: At<'_>) -> Option<Self::Value> {
+        self.list.string(text, at)
+    }
+
+    fn list<A: SeqAccess<'de>>(
+        self,
+        items: A,
+        at: At<'_>,
+    ) -> Result<Option<Self::Value>, A::Error> {
+        self.is_list.set(true);
+        self.list.list(items, at)
+    }
+
+    fn object<A: MapAccess<'de>>(
+        self,
+        entries: A,
+        at: At<'_>,
+    ) -> Result<Option<Self::Value>, A::Error> {
+        self.list.object(entries, at)
     }
 }
 

@@ -5,16 +5,20 @@
 
 use std::collections::HashSet;
 
-use posthaste_mail::{HeaderError, Mailbox, check_header_name, check_header_value};
+use posthaste_mail::{
+    Attachment, HeaderError, Mailbox, Raw, check_header_name, check_header_value, read_raw,
+};
 use posthaste_model::{Domain, EmailAddress, PoolName, RecipientKind, Timestamp};
 
 use crate::{
     config::{IntakeConfig, Limits, UnknownPool},
     errors::{Errors, Refusals, code},
+    individual::{self, is_individual},
     json::escaped,
     principal::Principal,
     request::{Item, SubmissionRequest},
     times::{check_expiry, due},
+    verp,
 };
 
 /// The priority of a submission that names none: the middle, so that there is
@@ -26,6 +30,8 @@ pub(crate) const DEFAULT_PRIORITY: u8 = 5;
 pub(crate) struct Recipient {
     pub(crate) mailbox: Mailbox,
     pub(crate) kind: RecipientKind,
+    /// Where it stands in the list of its kind.
+    pub(crate) place: usize,
 }
 
 /// A submission in which nothing is wrong.
@@ -37,8 +43,23 @@ pub(crate) struct Checked {
     pub(crate) priority: u8,
     pub(crate) due: Option<Timestamp>,
     pub(crate) return_path: EmailAddress,
+    /// The message where the submitter has built it.
+    pub(crate) raw: Option<Raw>,
+    /// Whether each recipient gets a mail of its own.
+    pub(crate) is_individual: bool,
+    pub(crate) is_single_to: bool,
     /// The rest, as it was given.
     pub(crate) request: SubmissionRequest,
+}
+
+impl Checked {
+    /// For the log; with templates in it as they are.
+    pub(crate) fn subject(&self) -> &str {
+        match &self.raw {
+            Some(raw) => &raw.subject,
+            None => self.request.subject.as_deref().unwrap_or_default(),
+        }
+    }
 }
 
 /// Checks one item.
@@ -51,7 +72,7 @@ pub(crate) fn check(
     now: Timestamp,
     config: &IntakeConfig,
 ) -> Result<Checked, Refusals> {
-    let Item { submission: request, errors } = item;
+    let Item { submission: mut request, is_single_to, errors } = item;
     let mut refusals = Refusals { invalid: errors, ..Refusals::default() };
     if refusals.invalid.concerns_all() {
         return Err(refusals);
@@ -59,35 +80,107 @@ pub(crate) fn check(
     let limits = &config.limits;
     let errors = &mut refusals.invalid;
 
-    if request.text.is_none()
-        && request.html.is_none()
-        && !errors.concerns("/text")
-        && !errors.concerns("/html")
-    {
-        errors.add("", code::REQUIRED, "one of \"text\" and \"html\" is required; it may be empty");
+    check_size(&request, limits, &mut refusals.too_large);
+    // It holds as many bytes again: the given form goes when it is read.
+    let given = request.raw.take();
+    let is_raw = given.is_some() || errors.concerns("/raw");
+    if is_raw {
+        check_no_content(&request, errors);
+    } else {
+        check_body(&request, errors);
     }
+    let raw = given.filter(|_| refusals.too_large.is_empty()).and_then(|bytes| {
+        read_raw(&bytes).map_err(|error| errors.add("/raw", code::RAW_INVALID, error)).ok()
+    });
     check_texts(&request, limits, errors);
+    check_content_ids(&request.attachments, errors);
     check_headers(&request.headers, limits, errors);
+    let is_individual = !is_raw && is_individual(&request);
+    if is_individual {
+        individual::check(&request, is_single_to, errors);
+    }
     let recipients = recipients(&request, limits, errors);
     let due = due(request.delay, request.schedule, now, limits, errors);
     check_expiry(request.expires_at, due, now, errors);
     let pool = request.pool.clone().unwrap_or_default();
     check_pool(&pool, principal, config, &mut refusals);
-    check_size(&request, limits, &mut refusals.too_large);
 
-    let Some(from) = request.from.clone() else {
-        if !refusals.invalid.concerns("/from") {
+    let from = raw.as_ref().map(|raw| raw.from.clone()).or_else(|| request.from.clone());
+    let Some(from) = from else {
+        if !is_raw && !refusals.invalid.concerns("/from") {
             refusals.invalid.add("/from", code::REQUIRED, "is required: exactly one address");
         }
         return Err(refusals);
     };
     let return_path = request.return_path.clone().unwrap_or_else(|| from.address.clone());
-    check_senders(&from, &request, principal, &mut refusals.forbidden);
+    if request.verp
+        && let Some(objection) = verp::objection(&return_path)
+    {
+        refusals.invalid.add("/verp", code::VERP_IMPOSSIBLE, objection);
+    }
+    check_senders(&from, raw.as_ref(), &request, principal, &mut refusals.forbidden);
     if !refusals.is_empty() {
         return Err(refusals);
     }
     let priority = request.priority.unwrap_or(DEFAULT_PRIORITY);
-    Ok(Checked { from, recipients, pool, priority, due, return_path, request })
+    Ok(Checked {
+        from,
+        recipients,
+        pool,
+        priority,
+        due,
+        return_path,
+        raw,
+        is_individual,
+        is_single_to,
+        request,
+    })
+}
+
+fn check_body(request: &SubmissionRequest, errors: &mut Errors) {
+    let is_missing = request.text.is_none() && request.html.is_none();
+    if is_missing && !errors.concerns("/text") && !errors.concerns("/html") {
+        let detail = "one of \"text\", \"html\" and \"raw\" is required; a text may be empty";
+        errors.add("", code::REQUIRED, detail);
+    }
+}
+
+/// `raw` is the whole content: what would have to be put into it, or left
+/// out, is refused and not ignored.
+fn check_no_content(request: &SubmissionRequest, errors: &mut Errors) {
+    let has_own = request.to.iter().any(|to| to.substitutions.is_some());
+    for (pointer, is_given) in [
+        ("/from", request.from.is_some()),
+        ("/reply_to", !request.reply_to.is_empty()),
+        ("/subject", request.subject.is_some()),
+        ("/text", request.text.is_some()),
+        ("/html", request.html.is_some()),
+        ("/headers", !request.headers.is_empty()),
+        ("/attachments", !request.attachments.is_empty()),
+        ("/substitutions", request.substitutions.is_some()),
+        ("/to", has_own),
+    ] {
+        if is_given {
+            let what = if pointer == "/to" { "its substitutions" } else { "it" };
+            let detail =
+                format_args!("{what} cannot be used with \"raw\", which is the whole message");
+            errors.add(pointer, code::NOT_WITH_RAW, detail);
+        }
+    }
+}
+
+/// Two parts with one Content-ID: which of them the HTML means, each reader
+/// decides otherwise (RFC 2045 section 7: unique).
+fn check_content_ids(attachments: &[Attachment], errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for (index, attachment) in attachments.iter().enumerate() {
+        if let Some(id) = &attachment.content_id
+            && !seen.insert(id)
+        {
+            let pointer = format_args!("/attachments/{index}/content_id");
+            errors.add(pointer, code::ATTACHMENT_INVALID, "is there before, and must be unique");
+        }
+    }
 }
 
 /// The recipients in the order to, cc, bcc. An address that is there twice is
@@ -109,18 +202,16 @@ fn recipients(request: &SubmissionRequest, limits: &Limits, errors: &mut Errors)
         errors.add("/to", code::TOO_MANY, detail);
         return Vec::new();
     }
-    let kinds = [
-        (&request.to, RecipientKind::To),
-        (&request.cc, RecipientKind::Cc),
-        (&request.bcc, RecipientKind::Bcc),
-    ];
     let mut seen = HashSet::with_capacity(given);
     let mut recipients = Vec::with_capacity(given);
-    for (mailboxes, kind) in kinds {
-        for mailbox in mailboxes {
-            if seen.insert(&mailbox.address) {
-                recipients.push(Recipient { mailbox: mailbox.clone(), kind });
-            }
+    let to = request.to.iter().map(|to| &to.mailbox).enumerate();
+    let all = to
+        .map(|(place, mailbox)| (RecipientKind::To, place, mailbox))
+        .chain(request.cc.iter().enumerate().map(|(n, m)| (RecipientKind::Cc, n, m)))
+        .chain(request.bcc.iter().enumerate().map(|(n, m)| (RecipientKind::Bcc, n, m)));
+    for (kind, place, mailbox) in all {
+        if seen.insert(&mailbox.address) {
+            recipients.push(Recipient { mailbox: mailbox.clone(), kind, place });
         }
     }
     recipients
@@ -243,6 +334,7 @@ fn check_pool(
 /// (RFC 5322 section 3.6.2), of the return path.
 fn check_senders(
     from: &Mailbox,
+    raw: Option<&Raw>,
     request: &SubmissionRequest,
     principal: &Principal,
     forbidden: &mut Errors,
@@ -253,7 +345,10 @@ fn check_senders(
             forbidden.add(pointer, code::SENDER_NOT_ALLOWED, detail);
         }
     };
-    check("/from", from.address.domain());
+    check(if raw.is_some() { "/raw" } else { "/from" }, from.address.domain());
+    if let Some(sender) = raw.and_then(|raw| raw.sender.as_ref()) {
+        check("/raw", sender.address.domain());
+    }
     if let Some(return_path) = &request.return_path {
         check("/return_path", return_path.domain());
     }

@@ -150,15 +150,33 @@ pub enum AttachmentError {
     NotSevenBit,
 }
 
+/// Header fields that differ between the recipients of one content. They are
+/// left out of it, and stand in front of it for each recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Varying {
+    /// The Subject; that of the draft is not looked at.
+    pub subject: bool,
+    /// The Message-ID; that of the draft names the boundaries alone.
+    pub message_id: bool,
+}
+
 /// Builds the shared part of a message.
 ///
 /// # Errors
 /// Something of the draft cannot be written as it was meant.
 pub fn build(draft: &Draft<'_>) -> Result<Content, BuildError> {
-    check(draft)?;
+    build_varying(draft, Varying::default())
+}
+
+/// Builds the shared part of messages whose header fields differ.
+///
+/// # Errors
+/// Something of the draft cannot be written as it was meant.
+pub fn build_varying(draft: &Draft<'_>, varying: Varying) -> Result<Content, BuildError> {
+    check(draft, varying)?;
     let body = mime::body(draft)?;
     let mut bytes = Vec::with_capacity(estimate(draft));
-    write_header(&mut bytes, draft);
+    write_header(&mut bytes, draft, varying);
     body.write_part(&mut bytes);
     if !bytes.ends_with(b"\r\n") {
         bytes.extend_from_slice(b"\r\n");
@@ -168,7 +186,7 @@ pub fn build(draft: &Draft<'_>) -> Result<Content, BuildError> {
     Ok(Content { bytes, eight_bit, smtputf8: eight_bit })
 }
 
-fn check(draft: &Draft<'_>) -> Result<(), BuildError> {
+fn check(draft: &Draft<'_>, varying: Varying) -> Result<(), BuildError> {
     draft.from.check().map_err(BuildError::From)?;
     for (index, mailbox) in draft.reply_to.iter().enumerate() {
         mailbox.check().map_err(|error| BuildError::ReplyTo { index, error })?;
@@ -176,6 +194,7 @@ fn check(draft: &Draft<'_>) -> Result<(), BuildError> {
     match check_header_value(draft.subject) {
         // The subject has no structure: a long word is encoded.
         Ok(()) | Err(HeaderError::Unfoldable) => {}
+        Err(_) if varying.subject => {}
         Err(error) => return Err(BuildError::Subject(error)),
     }
     header::check_fields(draft.headers)
@@ -210,7 +229,7 @@ fn is_id(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !b"<>()[]\\\",;:".contains(&b))
 }
 
-fn write_header(out: &mut Vec<u8>, draft: &Draft<'_>) {
+fn write_header(out: &mut Vec<u8>, draft: &Draft<'_>, varying: Varying) {
     out.extend_from_slice(b"Date: ");
     out.extend_from_slice(field::date_text(draft.date).as_bytes());
     out.extend_from_slice(b"\r\n");
@@ -218,17 +237,15 @@ fn write_header(out: &mut Vec<u8>, draft: &Draft<'_>) {
     if !draft.reply_to.is_empty() {
         field::write_addresses(out, "Reply-To", draft.reply_to);
     }
-    field::write_unstructured(out, "Subject", draft.subject, true);
-    out.extend_from_slice(b"Message-ID: <");
-    out.extend_from_slice(draft.message_id.as_bytes());
-    out.extend_from_slice(b">\r\nMIME-Version: 1.0\r\n");
+    if !varying.subject {
+        field::write_unstructured(out, "Subject", draft.subject, true);
+    }
+    if !varying.message_id {
+        out.extend_from_slice(field::message_id_field(draft.message_id).as_bytes());
+    }
+    out.extend_from_slice(b"MIME-Version: 1.0\r\n");
     for (name, value) in draft.headers {
-        // The display name of a Sender needs the encoding of an address.
-        let sender = name.eq_ignore_ascii_case("Sender").then(|| value.parse::<Mailbox>());
-        match sender {
-            Some(Ok(sender)) => field::write_addresses(out, name, std::slice::from_ref(&sender)),
-            _ => field::write_unstructured(out, name, value, false),
-        }
+        field::write_header_field(out, name, value);
     }
 }
 

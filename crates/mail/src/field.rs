@@ -39,6 +39,39 @@ pub fn received_field(by: &str, with: &str, id: &str, date: Timestamp) -> String
     format!("Received: by {by} (Posthaste)\r\n with {with} id {id};\r\n {}\r\n", date_text(date))
 }
 
+/// The Subject, folded and ended by CRLF. The text has passed
+/// [`crate::check_header_value`], but that it need not have a place to fold.
+#[must_use]
+pub fn subject_field(subject: &str) -> String {
+    let mut field = Vec::with_capacity(subject.len() * 2 + 16);
+    write_unstructured(&mut field, "Subject", subject, true);
+    into_text(field)
+}
+
+/// A field of the submitter, folded and ended by CRLF. Name and value have
+/// passed [`crate::check_fields`].
+#[must_use]
+pub fn header_field(name: &str, value: &str) -> String {
+    let mut field = Vec::with_capacity(name.len() + value.len() * 2 + 8);
+    write_header_field(&mut field, name, value);
+    into_text(field)
+}
+
+/// The Message-ID, given without its brackets.
+#[must_use]
+pub fn message_id_field(id: &str) -> String {
+    format!("Message-ID: <{id}>\r\n")
+}
+
+pub(crate) fn write_header_field(out: &mut Vec<u8>, name: &str, value: &str) {
+    // The display name of a Sender needs the encoding of an address.
+    let sender = name.eq_ignore_ascii_case("Sender").then(|| value.parse::<Mailbox>());
+    match sender {
+        Some(Ok(sender)) => write_addresses(out, name, std::slice::from_ref(&sender)),
+        _ => write_unstructured(out, name, value, false),
+    }
+}
+
 /// RFC 5322 section 3.3, in UTC.
 pub(crate) fn date_text(date: Timestamp) -> String {
     mail_builder::headers::date::Date::new(date.as_millis().div_euclid(1000)).to_rfc822()

@@ -85,10 +85,15 @@ pub fn check_header_name(name: &str) -> Result<(), HeaderError> {
     if name.len() > MAX_HEADER_NAME_LEN {
         return Err(HeaderError::NameTooLong);
     }
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
+    if !is_header_name(name) {
         return Err(HeaderError::Name);
     }
     if is_reserved_header(name) { Err(HeaderError::Reserved) } else { Ok(()) }
+}
+
+/// `ftext` (RFC 5322 section 3.6.8).
+pub(crate) fn is_header_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
 }
 
 /// Checks a value that any field could take: one line that can be folded.
@@ -109,8 +114,12 @@ pub fn check_header_value(value: &str) -> Result<(), HeaderError> {
     Ok(())
 }
 
-/// Checks all fields of a submission together.
-pub(crate) fn check_fields(fields: &[(String, String)]) -> Result<(), (usize, HeaderError)> {
+/// Checks all fields of a submission together: each by itself, and which may
+/// be there once only.
+///
+/// # Errors
+/// The place of the first that is refused, and why.
+pub fn check_fields(fields: &[(String, String)]) -> Result<(), (usize, HeaderError)> {
     for (index, (name, value)) in fields.iter().enumerate() {
         check_header_name(name)
             .and_then(|()| check_header_value(value))

@@ -21,18 +21,21 @@ mod field;
 mod header;
 mod mailbox;
 mod mime;
+mod raw;
 mod read;
 
 pub mod compress;
 
 pub use content_type::{ContentType, ContentTypeError};
 pub use draft::{
-    Attachment, AttachmentError, BuildError, Content, Draft, MAX_FILENAME_LEN, TextError, build,
+    Attachment, AttachmentError, BuildError, Content, Draft, MAX_FILENAME_LEN, TextError, Varying,
+    build, build_varying,
 };
-pub use field::{address_field, received_field};
+pub use field::{address_field, header_field, message_id_field, received_field, subject_field};
 pub use header::{
-    HeaderError, MAX_HEADER_NAME_LEN, MAX_HEADER_VALUE_LEN, check_header_name, check_header_value,
-    is_reserved_header,
+    HeaderError, MAX_HEADER_NAME_LEN, MAX_HEADER_VALUE_LEN, check_fields, check_header_name,
+    check_header_value, is_reserved_header,
 };
 pub use mailbox::{MAX_MAILBOX_LEN, MAX_NAME_LEN, Mailbox, MailboxError};
+pub use raw::{MAX_RAW_FIELDS, MAX_RAW_HEADER_BYTES, Raw, RawError, read_raw};
 pub use read::{count_received, header_json};

@@ -38,10 +38,9 @@ pub(crate) fn body<'a>(draft: &Draft<'a>) -> Result<MimePart<'a>, BuildError> {
 
     let (mut inline, mut attached) = (Vec::new(), Vec::new());
     for (index, attachment) in draft.attachments.iter().enumerate() {
-        let part =
-            file_part(attachment).map_err(|error| BuildError::Attachment { index, error })?;
-        // Without HTML nothing refers to an inline part.
-        if attachment.content_id.is_some() && html.is_some() {
+        let part = file_part(attachment, is_inline(attachment, draft))
+            .map_err(|error| BuildError::Attachment { index, error })?;
+        if is_inline(attachment, draft) {
             inline.push(part);
         } else {
             attached.push(part);
@@ -109,7 +108,12 @@ fn multipart<'a>(
     MimePart::new(content_type.attribute("boundary", boundary.level(level)), parts)
 }
 
-fn file_part(attachment: &Attachment) -> Result<MimePart<'_>, AttachmentError> {
+/// Without HTML nothing refers to an inline part: it is a file as others are.
+const fn is_inline(attachment: &Attachment, draft: &Draft<'_>) -> bool {
+    attachment.content_id.is_some() && draft.html.is_some()
+}
+
+fn file_part(attachment: &Attachment, inline: bool) -> Result<MimePart<'_>, AttachmentError> {
     let content_type: ContentType =
         attachment.content_type.parse().map_err(AttachmentError::ContentType)?;
     let bytes: &[u8] = &attachment.content;
@@ -124,7 +128,6 @@ fn file_part(attachment: &Attachment) -> Result<MimePart<'_>, AttachmentError> {
     if content_type.is_message() {
         part = part.transfer_encoding("7bit");
     }
-    let inline = attachment.content_id.is_some();
     let kind = if inline { "inline" } else { "attachment" };
     let disposition = disposition(kind, attachment.filename.as_deref());
     part = part.header("Content-Disposition", Raw::new(disposition));

@@ -112,6 +112,14 @@ pub(super) fn cases() -> Vec<Case> {
             "/attachments/0/content_id",
             code::ATTACHMENT_INVALID,
         ),
+        (
+            with(
+                "attachments",
+                json!([{"content": "", "content_id": "a"}, {"content": "", "content_id": "a"}]),
+            ),
+            "/attachments/1/content_id",
+            code::ATTACHMENT_INVALID,
+        ),
         (attachment("data", json!("")), "/attachments/0/data", code::UNKNOWN_FIELD),
     ];
     table.iter().map(|(body, pointer, code)| case(body, pointer, code)).collect()

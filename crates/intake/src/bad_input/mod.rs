@@ -8,7 +8,9 @@
 mod bytes;
 mod content;
 mod fields;
+mod individual;
 mod injection;
+mod raw;
 
 use posthaste_model::Timestamp;
 use serde_json::{Value, json};
@@ -37,6 +39,8 @@ pub fn cases(now: Timestamp) -> Vec<Case> {
     all.extend(fields::cases(now.as_millis() / 1000));
     all.extend(content::cases());
     all.extend(injection::cases());
+    all.extend(raw::cases());
+    all.extend(individual::cases());
     all.extend(bytes::cases());
     // Names may come twice above: a number makes them unique.
     for (number, case) in all.iter_mut().enumerate() {

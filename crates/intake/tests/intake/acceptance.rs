@@ -16,22 +16,22 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-const NOW: Timestamp = Timestamp::from_millis(1_795_536_000_000);
+pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_795_536_000_000);
 
-fn intake(broker: Arc<FakeBroker>, change: impl FnOnce(&mut IntakeConfig)) -> Intake {
+pub(crate) fn intake(broker: Arc<FakeBroker>, change: impl FnOnce(&mut IntakeConfig)) -> Intake {
     let mut config = IntakeConfig::new("mta.example.com");
     change(&mut config);
     Intake::new(broker, Arc::new(ManualClock::at(NOW)), config)
 }
 
-async fn submit(intake: &Intake, body: &Value) -> Result<Vec<Accepted>, IntakeError> {
+pub(crate) async fn submit(intake: &Intake, body: &Value) -> Result<Vec<Accepted>, IntakeError> {
     let request = Request::from_json(body.to_string().as_bytes(), &Limits::default()).unwrap();
     let source = Source { interface: "http", address: Ipv4Addr::LOCALHOST.into() };
     intake.submit(request, &Principal::default(), &source, Instant::now()).await
 }
 
 /// Accepts and returns what was published.
-async fn published(body: &Value) -> Vec<Publish> {
+pub(crate) async fn published(body: &Value) -> Vec<Publish> {
     let broker = FakeBroker::new([]);
     submit(&intake(broker.clone(), |_| {}), body).await.unwrap();
     let mut batches = broker.batches();
@@ -47,11 +47,11 @@ fn mail(recipients: &Value) -> Value {
     body
 }
 
-fn head(publish: &Publish) -> MessageHead {
+pub(crate) fn head(publish: &Publish) -> MessageHead {
     MessageHead::decode(&publish.head).unwrap()
 }
 
-fn content(publish: &Publish) -> Vec<u8> {
+pub(crate) fn content(publish: &Publish) -> Vec<u8> {
     let head = head(publish);
     let bytes = match &publish.body {
         Body::Inline(bytes) => bytes,
@@ -64,13 +64,13 @@ fn content(publish: &Publish) -> Vec<u8> {
 }
 
 /// The wire message that a recipient gets.
-fn wire(publish: &Publish) -> String {
+pub(crate) fn wire(publish: &Publish) -> String {
     let mut bytes = head(publish).fields.into_bytes();
     bytes.extend(content(publish));
     String::from_utf8(bytes).unwrap()
 }
 
-fn log(publish: &Publish) -> SubmissionEvent {
+pub(crate) fn log(publish: &Publish) -> SubmissionEvent {
     let Body::Inline(bytes) = &publish.body else { panic!("a log that is shared") };
     let mut events = LogBatch::decode(bytes).unwrap().0;
     match (events.pop(), events.len()) {
@@ -79,7 +79,7 @@ fn log(publish: &Publish) -> SubmissionEvent {
     }
 }
 
-fn messages(batch: &[Publish]) -> Vec<&Publish> {
+pub(crate) fn messages(batch: &[Publish]) -> Vec<&Publish> {
     batch.iter().filter(|publish| publish.queue.as_str().starts_with("pool.")).collect()
 }
 

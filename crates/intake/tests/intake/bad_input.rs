@@ -4,6 +4,7 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use crate::fake_broker::FakeBroker;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use posthaste_intake::{
     FieldError, Intake, IntakeConfig, IntakeError, Limits, Principal, Request, Source, UnknownPool,
     bad_input, code,
@@ -24,6 +25,10 @@ fn with(field: &str, value: Value) -> Value {
     let mut request = good();
     request[field] = value;
     request
+}
+
+fn raw(text: &str) -> Value {
+    json!({"to": "b@example.net", "raw": STANDARD.encode(text)})
 }
 
 fn limits() -> Limits {
@@ -104,6 +109,17 @@ async fn limits_pools_and_permissions() {
             with("headers", json!({"sender": "A <a@example.org>"})),
             text("/headers/sender"),
             code::SENDER_NOT_ALLOWED,
+        ),
+        (raw("From: a@example.org\r\n\r\n"), text("/raw"), code::SENDER_NOT_ALLOWED),
+        (
+            raw("From: a@example.com\r\nSender: a@example.org\r\n\r\n"),
+            text("/raw"),
+            code::SENDER_NOT_ALLOWED,
+        ),
+        (
+            raw(&format!("From: a@example.com\r\n\r\n{}", "x\r\n".repeat(7000))),
+            text(""),
+            code::CONTENT_TOO_LARGE,
         ),
     ];
     for (body, pointer, code) in cases {
@@ -213,7 +229,7 @@ async fn every_case_of_the_table() {
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
-    assert!(cases.len() > 250, "{}", cases.len());
+    assert!(cases.len() > 350, "{}", cases.len());
     assert_eq!(answered(bad_input::good().to_string().as_bytes()).await.0, 202);
 }
 

@@ -6,9 +6,12 @@ use posthaste_broker::{
     Broker, Credit, Delivery, QueueName, SubscribeOptions,
     embedded::{EmbeddedConfig, EmbeddedQueue},
 };
-use posthaste_intake::{Accepted, Intake, IntakeConfig, Limits, Principal, Request, Source};
+use posthaste_intake::{
+    Accepted, Derived, Intake, IntakeConfig, Limits, Mode, Principal, Request, Source,
+    SubmitOptions,
+};
 use posthaste_mail::compress::decompress;
-use posthaste_model::{Codec, LogBatch, LogEvent, MessageHead, SystemClock};
+use posthaste_model::{Clock, Codec, LogBatch, LogEvent, MessageHead, SystemClock};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -89,4 +92,49 @@ async fn a_batch_above_what_the_queue_likes_to_hold_is_taken() {
     let messages = take(&broker, "pool.default", 6).await;
     assert!(messages.iter().all(|message| message.body.len() > 16 << 20));
     broker.close(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_repetition_is_recognised_by_the_queue() {
+    let dir = TempDir::new().unwrap();
+    let to: Vec<_> = (0..5)
+        .map(|n| json!({"email": format!("r{n}@example.net"), "substitutions": {"n": n}}))
+        .collect();
+    let alike = json!({"from": "a@example.com", "to": ["b@example.net", "c@example.net"],
+        "text": "hello"});
+    let subjects = json!({"from": "a@example.com", "to": to, "subject": "{{n}}", "text": "hello"});
+    let bodies = json!({"from": "a@example.com", "to": to, "text": "hello {{n}}"});
+    let list = json!([alike, subjects, bodies]).to_string();
+    let derived = Some(Derived { seed: [9; 16], time: SystemClock.now() });
+    let options = SubmitOptions { mode: Mode::Strict, derived };
+    let source = Source { interface: "http", address: Ipv4Addr::LOCALHOST.into() };
+    let mut all = Vec::new();
+    // The third time after a restart.
+    for round in 0..3 {
+        let broker = open(dir.path());
+        let config = IntakeConfig::new("mta.example.com");
+        let intake = Intake::new(broker.clone(), Arc::new(SystemClock), config);
+        for _ in 0..2 {
+            let request = Request::from_json(list.as_bytes(), &Limits::default()).unwrap();
+            let outcomes = intake
+                .submit_with(request, &Principal::default(), &source, Instant::now(), &options)
+                .await
+                .unwrap();
+            all.push(outcomes);
+        }
+        let pool = QueueName::new("pool.default").unwrap();
+        assert_eq!(broker.depth(&pool).await.unwrap().total(), 12, "round {round}");
+        let logs = QueueName::new("submission-logs").unwrap();
+        assert_eq!(broker.depth(&logs).await.unwrap().total(), 3, "round {round}");
+        if round == 2 {
+            for message in take(&broker, "pool.default", 12).await {
+                let head = MessageHead::decode(&message.head).unwrap();
+                let size = head.content_size as usize;
+                let content = decompress(head.codec, &message.body, size).unwrap();
+                assert!(String::from_utf8(content).unwrap().contains("hello"));
+            }
+        }
+        broker.close(Duration::from_secs(5)).await.unwrap();
+    }
+    assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
 }

@@ -7,3 +7,6 @@ mod acceptance;
 mod bad_input;
 mod embedded;
 mod fake_broker;
+mod individual;
+mod options;
+mod raw;
