@@ -81,6 +81,15 @@ impl Index {
         })
     }
 
+    /// A redelivery of its message is settled by this attempt, if it is known.
+    pub fn name(&mut self, id: AttemptId, of: (MessageId, u32)) -> bool {
+        let known = self.attempts.contains_key(&id);
+        if known {
+            self.by_message.insert(of, id);
+        }
+        known
+    }
+
     /// A redelivery of its message is delivered again.
     pub fn forget_message(&mut self, id: AttemptId) {
         if let Some(attempt) = self.attempts.get(&id) {

@@ -20,7 +20,8 @@
 //! settled is durable at the broker and needs no journal.
 //!
 //! On failure: a start that cannot be written is an error, and the attempt
-//! must not begin. A torn end is cut. Damage in the middle is logged with its
+//! must not begin. An outcome that cannot be written is kept in memory until
+//! it is settled. A torn end is cut. Damage in the middle is logged with its
 //! place and skipped to the next sound record. A file that is no journal of
 //! this version is refused. Outcomes that nobody asked for are dropped after a
 //! week with a warning: their message was settled just before the end, which
@@ -34,6 +35,7 @@ mod record;
 mod replay;
 
 use std::{
+    collections::HashMap,
     fs, io,
     io::Write,
     os::unix::fs::DirBuilderExt,
@@ -121,6 +123,8 @@ struct Inner {
     len: u64,
     index: Index,
     interrupted: Vec<Start>,
+    /// Outcomes that could not be written.
+    unwritten: HashMap<AttemptId, Final>,
     buffer: Vec<u8>,
 }
 
@@ -154,6 +158,7 @@ impl Journal {
             len: MAGIC.len() as u64,
             index: found.index,
             interrupted: found.interrupted,
+            unwritten: HashMap::new(),
             buffer: vec![],
         };
         inner.drop_old(&options);
@@ -183,19 +188,27 @@ impl Journal {
     /// Notes how an attempt ended.
     ///
     /// # Errors
-    /// When it could not be written: it is settled all the same, but a
-    /// process that is killed before that will have forgotten it.
+    /// When it could not be written: this process knows it all the same until
+    /// it is settled, but one that is killed before that will have forgotten it.
     pub fn finish(&self, outcome: &Final) -> Result<(), JournalError> {
         let mut inner = self.inner.lock();
-        let at = self.append(&mut inner, |out| record::put_final(out, outcome))?;
-        inner.index.finished(
-            outcome.attempt_id,
-            (outcome.message_id, outcome.number),
-            outcome.time,
-            at,
-        );
-        inner.interrupted.retain(|start| start.attempt_id != outcome.attempt_id);
-        Ok(())
+        let id = outcome.attempt_id;
+        let written = self.append(&mut inner, |out| record::put_final(out, outcome));
+        inner.interrupted.retain(|start| start.attempt_id != id);
+        let of = (outcome.message_id, outcome.number);
+        match written {
+            Ok(at) => {
+                inner.index.finished(id, of, outcome.time, at);
+                Ok(())
+            }
+            Err(error) => {
+                // Else its message would seem to be running for ever.
+                if inner.index.name(id, of) {
+                    inner.unwritten.insert(id, outcome.clone());
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Notes that the broker has these outcomes durably. Ids that are not
@@ -214,6 +227,7 @@ impl Journal {
         let written = self.append(&mut inner, |out| record::put_settled(out, &known));
         for id in &known {
             inner.index.remove(*id);
+            inner.unwritten.remove(id);
         }
         if !inner.interrupted.is_empty() {
             inner.interrupted.retain(|start| !known.contains(&start.attempt_id));
@@ -249,7 +263,10 @@ impl Journal {
         let Some(attempt) = found.and_then(|id| inner.index.get(id)) else {
             return Ok(Standing::Unknown);
         };
-        let Some(at) = attempt.outcome else { return Ok(Standing::Running) };
+        let Some(at) = attempt.outcome else {
+            let unwritten = found.and_then(|id| inner.unwritten.get(&id));
+            return Ok(unwritten.cloned().map_or(Standing::Running, Standing::Ended));
+        };
         let frame = file::read_frame(&self.dir, at);
         let path = file::path(&self.dir, at.file);
         match frame.map(|frame| record::frame_at(&frame).and_then(record::decode)) {

@@ -299,3 +299,29 @@ fn a_killed_process_keeps_what_it_appended() {
         assert!(matches!(journal.standing(id, 1).unwrap(), Standing::Ended(_)));
     }
 }
+
+#[test]
+fn an_outcome_that_cannot_be_written_is_known_until_it_is_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    let (start, abandoned) = (start(1), start(2));
+    journal.start(&start).unwrap();
+    journal.start(&abandoned).unwrap();
+    journal.abandon(abandoned.clone());
+    // As a full disk does: writes fail, all else works.
+    let path = file::path(dir.path(), journal.inner.lock().file);
+    let healthy =
+        std::mem::replace(&mut journal.inner.lock().writer, fs::File::open(&path).unwrap());
+    for start in [&start, &abandoned] {
+        journal.finish(&ended(start)).unwrap_err();
+        assert_eq!(standing(&journal, start), Standing::Ended(ended(start)));
+    }
+    assert_eq!(journal.interrupted(), vec![]);
+    journal.settled(&[start.attempt_id]).unwrap_err();
+    assert_eq!(standing(&journal, &start), Standing::Unknown);
+    // The next one that can be written stands where it should.
+    journal.inner.lock().writer = healthy;
+    journal.settled(&[abandoned.attempt_id]).unwrap();
+    assert_eq!(standing(&journal, &abandoned), Standing::Unknown);
+    assert!(journal.inner.lock().unwritten.is_empty());
+}
