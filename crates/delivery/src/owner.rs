@@ -53,7 +53,8 @@ pub(crate) struct Owner {
     settler: Settler,
     /// Messages whose attempt is running, with the newest token of each.
     running: HashMap<Uuid, Token>,
-    /// Messages that another SMTP client of this process is attempting.
+    /// Messages that another SMTP client of this process is attempting, or of
+    /// which the journal cannot tell just now; asked again with each tick.
     parked: Vec<Delivery>,
     /// Sites of domains, as far as they are known: a hint.
     sites: HashMap<FlowKey, Arc<str>>,
@@ -199,6 +200,11 @@ impl Owner {
             Ok(Standing::Ended(ended)) => {
                 self.client.metrics.from_journal.inc();
                 return self.settler.push(Outcome::journalled(&job.delivery, ended));
+            }
+            Err(error) if error.may_pass() => {
+                self.client.metrics.journal_failures.inc();
+                tracing::error!(%error, message_id = %job.head.message_id, "the journal cannot be read just now: the message waits, since it may have been delivered");
+                return self.parked.push(job.delivery);
             }
             Err(error) => {
                 tracing::error!(%error, message_id = %job.head.message_id, "the journal cannot tell how an attempt ended: the message is delivered, perhaps again");
