@@ -225,12 +225,33 @@ impl Attempt<'_> {
                 Step::Decided(std::mem::take(&mut self.trail).delivered(reply))
             }
             Err(failure) if reused && was_closed_before(&failure) => Step::Stale,
+            Err(failure) if self.wants_tls(&kept, &failure) => {
+                self.client.shared.clear_hosts.forget(&kept.host);
+                kept.leave();
+                if reused {
+                    return Step::Stale;
+                }
+                let cause = self.trail.in_clear.take().unwrap_or_default();
+                let detail = format!("the server takes no mail in clear; TLS failed: {cause}");
+                let reply = failure.reply().cloned();
+                let judged = self.trail.judged(reply, detail, classify::tls_demanded());
+                judged.map_or(Step::NextHost, Step::Decided)
+            }
             Err(failure) => {
                 let verdict = classify::failure(&failure, self.client.config.tls);
                 self.slot.put(kept, self.client);
                 self.trail.failed(&failure, verdict).map_or(Step::NextHost, Step::Decided)
             }
         }
+    }
+
+    /// Whether a session went on in clear because TLS failed, and the server
+    /// refuses that.
+    fn wants_tls(&self, kept: &Kept, failure: &Failure) -> bool {
+        self.client.config.tls == TlsMode::Opportunistic
+            && kept.session.tls().is_none()
+            && kept.session.capabilities().starttls
+            && classify::demands_tls(failure)
     }
 }
 

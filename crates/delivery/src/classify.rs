@@ -13,12 +13,14 @@
 //! - After the final dot no other host is tried in this attempt: whether the
 //!   message was taken is unknown (RFC 1047).
 //! - What is not SMTP is the host's trouble, not the message's.
+//! - A server that offers TLS and refuses mail in clear, after TLS with it had
+//!   failed, has not judged the message: the next host, later with TLS again.
 //! - An extension that the message needs and no host offers is permanent.
 //!
 //! It knows no history: attempts that are used up are [`crate::retry`]'s.
 
 use posthaste_dns::RouteError;
-use posthaste_model::{Reason, SmtpReply};
+use posthaste_model::{EnhancedCode, Reason, SmtpReply};
 use posthaste_smtp::{Failure, FailureKind, Requirement, Stage, TlsMode};
 
 /// What is done next.
@@ -92,6 +94,22 @@ pub const fn route_error(error: &RouteError) -> Verdict {
 #[must_use]
 pub const fn own_greeting() -> Verdict {
     Verdict::new(Effect::NextHost { reason: Reason::Loop, permanent: true }, Scope::Site)
+}
+
+/// Whether a server refuses because there is no TLS: 530 (RFC 3207 section 4)
+/// or x.7.10, "encryption needed" (RFC 5248's registry).
+#[must_use]
+pub fn demands_tls(failure: &Failure) -> bool {
+    failure.reply().is_some_and(|reply| {
+        let needed = |enhanced: EnhancedCode| (enhanced.subject, enhanced.detail) == (7, 10);
+        reply.code == 530 || reply.enhanced.is_some_and(needed)
+    })
+}
+
+/// Such a server, when TLS with it failed before.
+#[must_use]
+pub const fn tls_demanded() -> Verdict {
+    Verdict::next_host(Reason::TlsFailed, Scope::Site)
 }
 
 /// Judges the failure of a session or a transaction.
@@ -267,6 +285,23 @@ mod tests {
                 assert!(!matches!(verdict.effect, Effect::NextHost { .. } | Effect::RetryInClear));
             }
         }
+    }
+
+    #[test]
+    fn refusals_for_want_of_tls() {
+        for (code, enhanced, demanded) in [
+            (530, "5.7.0", true),
+            (530, "", true),
+            (554, "5.7.10", true),
+            (450, "4.7.10", true),
+            (550, "5.7.1", false),
+            (550, "5.1.10", false),
+        ] {
+            let failed = Failure::new(Stage::MailFrom, reply(code, enhanced));
+            assert_eq!(demands_tls(&failed), demanded, "{failed}");
+        }
+        assert!(!demands_tls(&Failure::new(Stage::MailFrom, FailureKind::Closed)));
+        assert_eq!(tls_demanded().effect, next(Reason::TlsFailed));
     }
 
     #[test]

@@ -27,6 +27,11 @@ impl ClearHosts {
         }
     }
 
+    /// For a host that takes no mail in clear.
+    pub fn forget(&self, host: &str) {
+        self.until.lock().remove(host);
+    }
+
     pub fn contains(&self, host: &str) -> bool {
         let mut until = self.until.lock();
         match until.get(host) {

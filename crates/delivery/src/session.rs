@@ -13,7 +13,7 @@ pub(crate) struct Kept {
     pub session: Session,
     /// Transactions that it served.
     pub used: u32,
-    host: Box<str>,
+    pub host: Box<str>,
     site: Arc<str>,
     opened: Instant,
     _counted: Counted,
@@ -58,7 +58,7 @@ impl Kept {
     }
 
     /// Ends it without waiting: QUIT has a time limit of its own.
-    fn leave(self) {
+    pub fn leave(self) {
         tokio::spawn(self.quit());
     }
 

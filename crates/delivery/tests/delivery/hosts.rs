@@ -145,6 +145,28 @@ async fn tls_that_fails_is_given_up_and_remembered() {
     }
 }
 
+/// TLS fails for a moment with a server that takes no mail without it: that is
+/// no judgement on the message, and TLS is tried again with the next attempt.
+#[tokio::test]
+async fn a_server_that_insists_on_tls() {
+    let mut stage = Stage::new(one_host("a.test")).await;
+    let broken = times(1, Rule::new(RuleStage::Starttls, Action::Garbage));
+    let insists = times(1, says(RuleStage::Mail, 530, "5.7.0"));
+    let mut sink = stage.sink_with("127.0.0.1", vec![broken, insists], with_tls).await;
+    stage.config.retry = crate::stage::retry(&[10], 3);
+    let running = stage.start();
+    let id = stage.send("b@a.test").await;
+    let event = stage.event_of(id).await;
+    assert_eq!((event.disposition, event.reason), (Disposition::Deferred, Reason::TlsFailed));
+    assert_eq!(event.reply.as_ref().map(|reply| reply.code), Some(530));
+    let detail = event.detail.unwrap();
+    assert!(detail.starts_with("the server takes no mail in clear"), "{detail}");
+    assert!(sink.next().await.tls);
+    let event = stage.events_of(id, 2).await.remove(1);
+    assert_eq!((event.disposition, event.attempt), (Disposition::Delivered, 2));
+    stage.stop(running).await;
+}
+
 #[tokio::test]
 async fn required_tls_is_never_given_up() {
     for mode in [TlsMode::Require, TlsMode::Verify] {
