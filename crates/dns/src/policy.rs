@@ -95,6 +95,9 @@ fn special_v6(address: Ipv6Addr) -> Option<Special> {
             (_, None) => Some(mapped),
         };
     }
+    if segments[..3] == [0x64, 0xff9b, 1] {
+        return Some(Special::Private("an IPv4 address within IPv6 (RFC 8215)"));
+    }
     Some(match segments[0] {
         0xfc00..=0xfdff => Special::Private("a private address (RFC 4193)"),
         0xfe80..=0xfebf => Special::Private("a link-local address"),
@@ -158,6 +161,7 @@ mod tests {
             "::ffff:10.0.0.1",
             "::8.8.8.8",
             "64:ff9b::a00:1",
+            "64:ff9b:1::a00:1",
             "2002:7f00:1::1",
         ];
         let never = [
