@@ -5,6 +5,9 @@ use std::{fmt, time::Duration};
 /// Most errors that one answer names. A request with more gets the first ones.
 pub const MAX_ERRORS: usize = 50;
 
+/// The same for each item of a permissive request, of which there are many.
+pub const MAX_ITEM_ERRORS: usize = 10;
+
 /// The codes of [`FieldError`]: one word for each cause, stable, for programs.
 pub mod code {
     /// A field that must be there is not.
@@ -201,7 +204,10 @@ impl Refusals {
     }
 
     /// As the error of one item, whose pointers are put below `prefix`.
-    pub(crate) fn below(self, prefix: &str) -> IntakeError {
+    pub(crate) fn below(mut self, prefix: &str) -> IntakeError {
+        for errors in [&mut self.invalid, &mut self.forbidden, &mut self.too_large] {
+            errors.0.truncate(MAX_ITEM_ERRORS);
+        }
         let mut all = Self::default();
         all.extend(prefix, self);
         match all.into_result() {

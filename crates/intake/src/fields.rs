@@ -97,6 +97,16 @@ impl<'de> Read<'de> for ReadAddressee {
     }
 }
 
+/// Notes that a field is absent, or `null`, unless something else that is
+/// wrong with it was noted: without an error the whole value would be dropped
+/// in silence.
+fn require(field: &'static str, at: At<'_>) {
+    let path = Path::Key(at.path, field);
+    if !at.errors.borrow().concerns(&path.to_string()) {
+        at.below(&path).note(code::REQUIRED, "is required");
+    }
+}
+
 fn read_mailbox<'de, A: MapAccess<'de>>(
     entries: A,
     known: &'static [&'static str],
@@ -104,11 +114,9 @@ fn read_mailbox<'de, A: MapAccess<'de>>(
 ) -> Result<(Option<Mailbox>, Option<Substitutions>), A::Error> {
     let mut fields = Fields::new(entries, known, at);
     let (mut email, mut name, mut substitutions) = (None, None, None);
-    let mut email_given = false;
     while let Some(field) = fields.next()? {
         match field {
             "email" => {
-                email_given = true;
                 email = fields.value(field, Parsed::<EmailAddress>::new(code::ADDRESS_INVALID))?;
             }
             "name" => name = fields.value(field, Text)?,
@@ -116,10 +124,7 @@ fn read_mailbox<'de, A: MapAccess<'de>>(
         }
     }
     let Some(email) = email else {
-        if !email_given {
-            let path = Path::Key(at.path, "email");
-            at.below(&path).note(code::REQUIRED, "is required");
-        }
+        require("email", at);
         return Ok((None, None));
     };
     let named = Mailbox::new(name, email);
@@ -396,12 +401,10 @@ impl<'de> Read<'de> for ReadAttachment {
         let mut fields = Fields::new(entries, Self::FIELDS, at);
         let (mut filename, mut content, mut content_type, mut content_id) =
             (None, None, None, None);
-        let mut content_given = false;
         while let Some(field) = fields.next()? {
             match field {
                 "filename" => filename = fields.value(field, Text)?,
                 "content" => {
-                    content_given = true;
                     content = fields.value(field, Base64)?;
                 }
                 "content_type" => content_type = fields.value(field, Text)?,
@@ -409,10 +412,7 @@ impl<'de> Read<'de> for ReadAttachment {
             }
         }
         let Some(content) = content else {
-            if !content_given {
-                let path = Path::Key(at.path, "content");
-                at.below(&path).note(code::REQUIRED, "is required");
-            }
+            require("content", at);
             return Ok(None);
         };
         let content_type = content_type.unwrap_or_else(|| "application/octet-stream".to_owned());

@@ -7,7 +7,10 @@ use std::{
 
 use posthaste_broker::{Broker, Publish};
 use posthaste_model::{Clock, PoolName, SubmissionId, SubmittedMessage};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
 
 use crate::{
     config::IntakeConfig,
@@ -41,6 +44,21 @@ pub struct Accepted {
     pub submission_id: SubmissionId,
     /// One message a recipient, in the order to, cc, bcc.
     pub messages: Vec<SubmittedMessage>,
+}
+
+/// What goes to the broker at once, and the places of its items.
+#[derive(Default)]
+struct Batch {
+    publishes: Vec<Publish>,
+    items: Vec<usize>,
+    bytes: usize,
+}
+
+/// How the batches of a request fared so far.
+struct Sent {
+    mode: Mode,
+    failed: Option<IntakeError>,
+    is_any_durable: bool,
 }
 
 /// Takes submissions. Cheap to clone.
@@ -126,24 +144,34 @@ impl Intake {
         options: &SubmitOptions,
         durable: &HashSet<SubmissionId>,
     ) -> Result<Vec<Outcome>, IntakeError> {
-        let prepared = if is_large(&request) {
-            let permit = Arc::clone(&self.heavy).acquire_owned().await;
-            let (intake, principal, source, options) =
-                (self.clone(), principal.clone(), *source, *options);
-            let work = move || intake.prepare(request, &principal, source, started, &options);
-            let built = tokio::task::spawn_blocking(work).await;
-            drop(permit);
-            match built {
-                Ok(result) => result?,
-                Err(error) => {
-                    tracing::error!(%error, "failed to build a submission");
-                    return Err(unavailable("the submission could not be built"));
-                }
+        if !is_large(&request) {
+            let prepared = self.prepare(request, principal, *source, started, options)?;
+            return self.publish_all(prepared, options.mode, durable).await;
+        }
+        let permit = self.heavy_permit().await?;
+        let (intake, principal, source, of) = (self.clone(), principal.clone(), *source, *options);
+        // The permit goes along: who stops waiting does not stop the work.
+        let work = move || (intake.prepare(request, &principal, source, started, &of), permit);
+        match tokio::task::spawn_blocking(work).await {
+            Ok((prepared, permit)) => {
+                let outcomes = self.publish_all(prepared?, options.mode, durable).await;
+                drop(permit);
+                outcomes
             }
-        } else {
-            self.prepare(request, principal, *source, started, options)?
-        };
-        self.publish_all(prepared, options.mode, durable).await
+            Err(error) => {
+                tracing::error!(%error, "failed to build a submission");
+                Err(unavailable("the submission could not be built"))
+            }
+        }
+    }
+
+    /// Waits for one of the places for large requests.
+    async fn heavy_permit(&self) -> Result<OwnedSemaphorePermit, IntakeError> {
+        let place = Arc::clone(&self.heavy).acquire_owned();
+        match timeout(self.config.publish_timeout, place).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(unavailable("too many large requests are being built")),
+        }
     }
 
     /// Publishes in batches, none of which splits a submission.
@@ -153,50 +181,65 @@ impl Intake {
         mode: Mode,
         durable: &HashSet<SubmissionId>,
     ) -> Result<Vec<Outcome>, IntakeError> {
-        let mut outcomes = Vec::with_capacity(prepared.len());
-        let mut items = prepared.into_iter().peekable();
-        let mut failed: Option<IntakeError> = None;
-        let mut is_any_durable = false;
-        while items.peek().is_some() {
-            let first = outcomes.len();
-            let mut batch: Vec<Publish> = Vec::new();
-            let mut bytes = 0;
-            while let Some(item) = items.next_if(|item| {
-                let more = item.as_ref().map_or(0, |submission| submission.bytes);
-                batch.is_empty() || bytes + more <= self.config.batch_bytes
-            }) {
-                outcomes.push(item.map(|submission| {
-                    if !durable.contains(&submission.accepted.submission_id) {
-                        bytes += submission.bytes;
-                        batch.extend(submission.publishes);
-                    }
-                    submission.accepted
-                }));
-            }
-            if batch.is_empty() {
-                continue;
-            }
-            // Once the broker fails the rest is not tried: each try may take
-            // as long as the submitter waits.
-            let result = match failed.take() {
-                Some(error) => Err(error),
-                None => publish(&*self.broker, batch, &self.config).await,
-            };
-            match result {
-                Ok(()) => is_any_durable = true,
-                Err(error) if mode == Mode::Strict => return Err(error),
+        let mut outcomes: Vec<Outcome> = Vec::with_capacity(prepared.len());
+        let mut batch = Batch::default();
+        let mut sent = Sent { mode, failed: None, is_any_durable: false };
+        for item in prepared {
+            let submission = match item {
+                Ok(submission) => submission,
                 Err(error) => {
-                    for outcome in outcomes.iter_mut().skip(first).filter(|o| o.is_ok()) {
-                        *outcome = Err(error.clone());
-                    }
-                    failed = Some(error);
+                    outcomes.push(Err(error));
+                    continue;
                 }
+            };
+            if durable.contains(&submission.accepted.submission_id) {
+                sent.is_any_durable = true;
+            } else {
+                if batch.bytes + submission.bytes > self.config.batch_bytes {
+                    self.send(std::mem::take(&mut batch), &mut outcomes, &mut sent).await?;
+                }
+                batch.bytes += submission.bytes;
+                batch.items.push(outcomes.len());
+                batch.publishes.extend(submission.publishes);
             }
+            outcomes.push(Ok(submission.accepted));
         }
-        match failed {
-            Some(error) if !is_any_durable => Err(error),
+        self.send(batch, &mut outcomes, &mut sent).await?;
+        match sent.failed {
+            Some(error) if !sent.is_any_durable => Err(error),
             _ => Ok(outcomes),
         }
+    }
+
+    /// Publishes one batch; notes at its items when that fails. Once the
+    /// broker fails the rest is not tried: each try may take as long as the
+    /// submitter waits.
+    async fn send(
+        &self,
+        batch: Batch,
+        outcomes: &mut [Outcome],
+        sent: &mut Sent,
+    ) -> Result<(), IntakeError> {
+        if batch.items.is_empty() {
+            return Ok(());
+        }
+        let result = match sent.failed.take() {
+            Some(error) => Err(error),
+            None => publish(&*self.broker, batch.publishes, &self.config).await,
+        };
+        match result {
+            Ok(()) => sent.is_any_durable = true,
+            Err(error) if sent.mode == Mode::Strict => return Err(error),
+            Err(error) => {
+                for index in batch.items {
+                    if let Some(outcome) = outcomes.get_mut(index) {
+                        *outcome = Err(error.clone());
+                    }
+                }
+                sent.failed = Some(error);
+            }
+        }
+        Ok(())
     }
 
     /// Checks and expands all of a request; publishes nothing.
@@ -209,38 +252,9 @@ impl Intake {
         options: &SubmitOptions,
     ) -> Result<Vec<Result<Expanded, IntakeError>>, IntakeError> {
         let now = options.derived.map_or_else(|| self.clock.now(), |derived| derived.time);
-        let is_list = request.is_list;
         let limits = &self.config.limits;
-        let mut refusals = Refusals { invalid: request.errors, ..Refusals::default() };
-        if !refusals.invalid.concerns_all() {
-            let recipients = request.items.iter().map(|item| item.submission.recipient_count());
-            check_counts(request.items.len(), recipients.sum(), limits, &mut refusals.invalid);
-        }
-        if options.mode == Mode::Permissive {
-            std::mem::take(&mut refusals).into_result()?;
-        }
-        let mut checked: Vec<Result<Checked, IntakeError>> =
-            Vec::with_capacity(request.items.len());
-        for (index, item) in request.items.into_iter().enumerate() {
-            let found = match check(item, principal, now, &self.config) {
-                Ok(submission) => {
-                    checked.push(Ok(submission));
-                    continue;
-                }
-                Err(found) => found,
-            };
-            match options.mode {
-                Mode::Strict => refusals.extend(&prefix(is_list, index), found),
-                Mode::Permissive => checked.push(Err(found.below(&prefix(is_list, index)))),
-            }
-            if refusals.invalid.is_full() {
-                break;
-            }
-        }
-        refusals.into_result()?;
-
         let elapsed = || started.elapsed();
-        let mut context = Context {
+        let context = Context {
             config: &self.config,
             principal,
             source,
@@ -250,20 +264,66 @@ impl Intake {
             own_bytes: limits.individual_bytes,
             ids: Ids { derived: options.derived, item: 0 },
         };
+        let is_list = request.is_list;
+        let checked = self.check_all(request, &context, options.mode)?;
+        self.expand_all(checked, context, is_list, options.mode)
+    }
+
+    /// In [`Mode::Strict`] all of it is good, or there is an error.
+    fn check_all(
+        &self,
+        request: Request,
+        context: &Context<'_>,
+        mode: Mode,
+    ) -> Result<Vec<Result<Checked, IntakeError>>, IntakeError> {
+        let is_list = request.is_list;
+        let mut refusals = Refusals { invalid: request.errors, ..Refusals::default() };
+        if !refusals.invalid.concerns_all() {
+            let recipients = request.items.iter().map(|item| item.submission.recipient_count());
+            let (items, limits) = (request.items.len(), &self.config.limits);
+            check_counts(items, recipients.sum(), limits, &mut refusals.invalid);
+        }
+        if mode == Mode::Permissive {
+            std::mem::take(&mut refusals).into_result()?;
+        }
+        let mut checked = Vec::with_capacity(request.items.len());
+        for (index, item) in request.items.into_iter().enumerate() {
+            match check(item, context.principal, context.now, &self.config) {
+                Ok(submission) => checked.push(Ok(submission)),
+                Err(found) => match mode {
+                    Mode::Strict => refusals.extend(&prefix(is_list, index), found),
+                    Mode::Permissive => checked.push(Err(found.below(&prefix(is_list, index)))),
+                },
+            }
+            if refusals.invalid.is_full() {
+                break;
+            }
+        }
+        refusals.into_result()?;
+        Ok(checked)
+    }
+
+    fn expand_all(
+        &self,
+        checked: Vec<Result<Checked, IntakeError>>,
+        mut context: Context<'_>,
+        is_list: bool,
+        mode: Mode,
+    ) -> Result<Vec<Result<Expanded, IntakeError>>, IntakeError> {
         let mut expanded = Vec::with_capacity(checked.len());
         let mut refusals = Refusals::default();
         for (index, submission) in checked.into_iter().enumerate() {
-            let submission = match submission {
-                Ok(submission) => submission,
+            context.ids.item = index;
+            let done = match submission {
+                Ok(submission) => self.expand_one(&submission, &mut context),
                 Err(error) => {
                     expanded.push(Err(error));
                     continue;
                 }
             };
-            context.ids.item = index;
-            match self.expand_one(&submission, &mut context) {
+            match done {
                 Ok(done) => expanded.push(Ok(done)),
-                Err(ExpandError::Refused(found)) => match options.mode {
+                Err(ExpandError::Refused(found)) => match mode {
                     Mode::Strict => refusals.extend(&prefix(is_list, index), found),
                     Mode::Permissive => expanded.push(Err(found.below(&prefix(is_list, index)))),
                 },

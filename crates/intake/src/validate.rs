@@ -13,10 +13,11 @@ use posthaste_model::{Domain, EmailAddress, PoolName, RecipientKind, Timestamp};
 use crate::{
     config::{IntakeConfig, Limits, UnknownPool},
     errors::{Errors, Refusals, code},
-    individual::{self, is_individual},
+    individual::is_individual,
     json::escaped,
     principal::Principal,
     request::{Item, SubmissionRequest},
+    substitutions,
     times::{check_expiry, due},
     verp,
 };
@@ -81,23 +82,21 @@ pub(crate) fn check(
     let errors = &mut refusals.invalid;
 
     check_size(&request, limits, &mut refusals.too_large);
+    let is_raw = request.raw.is_some() || errors.concerns("/raw");
+    let is_individual = !is_raw && is_individual(&request);
     // It holds as many bytes again: the given form goes when it is read.
-    let given = request.raw.take();
-    let is_raw = given.is_some() || errors.concerns("/raw");
+    let given = request.raw.take().filter(|_| refusals.too_large.is_empty());
+    let raw = given.and_then(|bytes| {
+        read_raw(&bytes).map_err(|error| errors.add("/raw", code::RAW_INVALID, error)).ok()
+    });
     if is_raw {
         check_no_content(&request, errors);
     } else {
-        check_body(&request, errors);
+        check_content(&request, limits, errors);
     }
-    let raw = given.filter(|_| refusals.too_large.is_empty()).and_then(|bytes| {
-        read_raw(&bytes).map_err(|error| errors.add("/raw", code::RAW_INVALID, error)).ok()
-    });
-    check_texts(&request, limits, errors);
-    check_content_ids(&request.attachments, errors);
-    check_headers(&request.headers, limits, errors);
-    let is_individual = !is_raw && is_individual(&request);
+    check_counts(&request, limits, errors);
     if is_individual {
-        individual::check(&request, is_single_to, errors);
+        substitutions::check(&request, is_single_to, errors);
     }
     let recipients = recipients(&request, limits, errors);
     let due = due(request.delay, request.schedule, now, limits, errors);
@@ -135,6 +134,13 @@ pub(crate) fn check(
         is_single_to,
         request,
     })
+}
+
+fn check_content(request: &SubmissionRequest, limits: &Limits, errors: &mut Errors) {
+    check_body(request, errors);
+    check_texts(request, limits, errors);
+    check_content_ids(&request.attachments, errors);
+    check_headers(&request.headers, limits, errors);
 }
 
 fn check_body(request: &SubmissionRequest, errors: &mut Errors) {
@@ -240,6 +246,9 @@ fn check_texts(request: &SubmissionRequest, limits: &Limits, errors: &mut Errors
             errors.add(pointer, code::CONTROL_CHARACTER, "may not hold a NUL");
         }
     }
+}
+
+fn check_counts(request: &SubmissionRequest, limits: &Limits, errors: &mut Errors) {
     // These lists are bounded when they come from JSON; a request may also be
     // made in the program.
     for (pointer, len, max) in [

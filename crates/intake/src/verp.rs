@@ -14,7 +14,7 @@
 
 use std::fmt::Write;
 
-use posthaste_model::{EmailAddress, MAX_LOCAL_LEN, MessageId};
+use posthaste_model::{EmailAddress, MAX_ADDRESS_LEN, MAX_LOCAL_LEN, MessageId};
 
 /// Longest local part that an id can be added to.
 const MAX_BASE_LEN: usize = MAX_LOCAL_LEN - 1 - 32;
@@ -30,6 +30,9 @@ pub(crate) fn objection(base: &EmailAddress) -> Option<String> {
             base.local().len()
         ));
     }
+    if base.as_str().len() + 1 + 32 > MAX_ADDRESS_LEN {
+        return Some(format!("needs a return path of at most {} bytes", MAX_ADDRESS_LEN - 33));
+    }
     None
 }
 
@@ -44,7 +47,7 @@ pub(crate) fn return_path(
     [by_address, format!("{}+{}", base.local(), hex(message_id))]
         .into_iter()
         .find_map(|local| format!("{local}@{}", base.domain()).parse().ok())
-        // The whole address is too long only with a domain of 190 bytes.
+        // The second always fits: see `objection`.
         .unwrap_or_else(|| base.clone())
 }
 
@@ -104,6 +107,7 @@ mod tests {
             ("b@example.com", "a%x!y@example.net", "b+a=25x=21y=example.net@example.com"),
             ("b@example.com", "\"a..b\"@example.net", "b+=22a=2E=2Eb=22=example.net@example.com"),
             ("b@example.com", "jörg@example.net", "b+j=C3=B6rg=example.net@example.com"),
+            ("b@example.com", "j@bücher.example", "b+j=xn--bcher-kva.example@example.com"),
             (
                 "b@example.com",
                 "a.much.longer.name@subsidiary.of.a.company.with.a.long.name.example",
@@ -123,6 +127,8 @@ mod tests {
             ("\"b\"@example.com", true),
             (&format!("{}@example.com", "b".repeat(31)), false),
             (&format!("{}@example.com", "b".repeat(32)), true),
+            (&format!("b@{}com", "yyyyy.".repeat(36)), false),
+            (&format!("b@{}com", "yyyyy.".repeat(37)), true),
         ] {
             assert_eq!(objection(&base.parse().unwrap()).is_some(), objects, "{base}");
         }

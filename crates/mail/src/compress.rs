@@ -18,9 +18,12 @@ use zstd::{
     zstd_safe,
 };
 
-/// The level where configuration names none: higher ones cost more time than
-/// they save in the queue.
-pub const DEFAULT_LEVEL: i32 = 3;
+/// The level where configuration names none. Measured on messages as they are
+/// sent, level 3 against 1: 3 % smaller for texts and small HTML, 5 % for a
+/// newsletter of 90 KB, nothing for files that are compressed themselves, at
+/// 35 to 45 % more time; only a table of text in base64 gains (19 %, at 90 %
+/// more time). The queue is bound by syncs and the process by its cores.
+pub const DEFAULT_LEVEL: i32 = 1;
 
 /// Why content was not compressed or not read. Completes "failed to …".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

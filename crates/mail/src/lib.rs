@@ -12,7 +12,9 @@
 //! (RFC 5322 section 2.1.1); there is no bare CR or LF and no NUL; bodies are
 //! 7-bit with lines of at most 76 bytes, message/* attachments apart; no
 //! text that a submitter gives can begin a header field of its own. What
-//! would break one of these is an error, never repaired silently.
+//! would break one of these is an error, never repaired silently. A message
+//! that the submitter has built ([`read_raw`]) is checked against the rules
+//! of lines and header fields and else kept as it is, 8-bit bodies included.
 
 mod content_type;
 mod disposition;

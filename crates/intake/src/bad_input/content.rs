@@ -76,6 +76,7 @@ pub(super) fn cases() -> Vec<Case> {
         (with("attachments", json!({})), "/attachments", code::TYPE_MISMATCH),
         (with("attachments", json!([5])), "/attachments/0", code::TYPE_MISMATCH),
         (with("attachments", json!([{}])), "/attachments/0/content", code::REQUIRED),
+        (attachment("content", json!(null)), "/attachments/0/content", code::REQUIRED),
         (attachment("content", json!("aGVsbG8")), "/attachments/0/content", code::BASE64_INVALID),
         (
             attachment("content", json!("aGVs\nbG8=")),

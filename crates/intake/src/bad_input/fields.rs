@@ -32,6 +32,12 @@ pub(super) fn cases(now: i64) -> Vec<Case> {
         (with("from", json!("nonsense")), "/from", code::ADDRESS_INVALID),
         (with("from", json!("")), "/from", code::ADDRESS_INVALID),
         (with("from", json!({"name": "A"})), "/from/email", code::REQUIRED),
+        (with("from", json!({"email": null})), "/from/email", code::REQUIRED),
+        (
+            with("to", json!(["b@example.net", {"email": null, "name": "C"}])),
+            "/to/1/email",
+            code::REQUIRED,
+        ),
         (with("from", json!({"email": "x"})), "/from/email", code::ADDRESS_INVALID),
         (with("from", json!({"email": 1})), "/from/email", code::TYPE_MISMATCH),
         (

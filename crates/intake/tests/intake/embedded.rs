@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use posthaste_broker::{
-    Broker, Credit, Delivery, QueueName, SubscribeOptions,
+    Broker, Credit, Delivery, QueueName, Settlement, SubscribeOptions,
     embedded::{EmbeddedConfig, EmbeddedQueue},
 };
 use posthaste_intake::{
@@ -137,4 +137,51 @@ async fn a_repetition_is_recognised_by_the_queue() {
         broker.close(Duration::from_secs(5)).await.unwrap();
     }
     assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+/// What was delivered meanwhile is not in the queue any more: it is taken
+/// again, whole, which is why the key itself is remembered too.
+#[tokio::test]
+async fn a_repetition_after_delivery_is_whole() {
+    let dir = TempDir::new().unwrap();
+    let broker = open(dir.path());
+    let intake =
+        Intake::new(broker.clone(), Arc::new(SystemClock), IntakeConfig::new("mta.example.com"));
+    let body =
+        json!({"from": "a@example.com", "to": ["b@example.net", "c@example.net", "d@example.net"],
+        "text": "hello"})
+        .to_string();
+    let derived = Some(Derived { seed: [3; 16], time: SystemClock.now() });
+    let options = SubmitOptions { mode: Mode::Strict, derived };
+    let source = Source { interface: "http", address: Ipv4Addr::LOCALHOST.into() };
+    let pool = QueueName::new("pool.default").unwrap();
+    let subscribe = SubscribeOptions {
+        credit: Credit { messages: 100, bytes: 1 << 30 },
+        flow_messages: 100,
+        exclusive: false,
+    };
+    // One of three is delivered, then all of them.
+    for (round, settled) in [1, 3, 3].into_iter().enumerate() {
+        let request = Request::from_json(body.as_bytes(), &Limits::default()).unwrap();
+        intake
+            .submit_with(request, &Principal::default(), &source, Instant::now(), &options)
+            .await
+            .unwrap();
+        assert_eq!(broker.depth(&pool).await.unwrap().total(), 3, "round {round}");
+        let mut subscription = broker.subscribe(&pool, subscribe).await.unwrap();
+        let mut taken: Vec<Delivery> = Vec::new();
+        while taken.len() < 3 {
+            taken.extend(subscription.next().await.unwrap());
+        }
+        for message in &taken {
+            let head = MessageHead::decode(&message.head).unwrap();
+            let content =
+                decompress(head.codec, &message.body, head.content_size as usize).unwrap();
+            assert!(String::from_utf8(content).unwrap().ends_with("hello\r\n"));
+        }
+        let tokens = taken.iter().take(settled).map(|message| message.token).collect();
+        let settlement = Settlement { tokens, publishes: Vec::new() };
+        assert!(broker.settle(settlement).await.unwrap().iter().all(Result::is_ok));
+    }
+    broker.close(Duration::from_secs(5)).await.unwrap();
 }

@@ -177,3 +177,46 @@ async fn contents_of_single_recipients_are_bounded() {
     assert!(matches!(&error, IntakeError::TooLarge(e) if e[0].pointer == "/to/0"), "{error}");
     assert!(broker.batches().is_empty());
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_value_can_begin_a_header_field(
+        value in "(\\PC|[\r\n\0\t:]|Bcc: |\\{\\{|=\\?){0,30}", in_body in proptest::bool::ANY,
+    ) {
+        let mut body = newsletter(&json!({"to": [
+            {"email": "ann@example.net", "substitutions": {"name": value, "points": value}},
+            "bob@example.net",
+        ]}));
+        if in_body {
+            body["html"] = json!("<p title='{{name}}'>{{points}}</p>");
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let broker = FakeBroker::new([]);
+        let result = runtime.block_on(submit(&intake(broker.clone(), |_| {}), &body));
+        let refused = value.contains(char::is_control);
+        proptest::prop_assert_eq!(result.is_err(), refused, "{:?}", value);
+        let mut known = ["Received", "To", "Message-ID", "Subject", "X-Points", "Date", "From",
+            "MIME-Version", "X-Same", "Content-Type"].map(str::to_owned).to_vec();
+        known.sort();
+        for publish in broker.batches().iter().flatten().filter(|p| p.queue.as_str() != "submission-logs") {
+            let wire = wire(publish);
+            let header = wire.split("\r\n\r\n").next().unwrap();
+            let mut names: Vec<_> = header
+                .split("\r\n")
+                .filter(|line| !line.starts_with([' ', '\t']))
+                .map(|line| line.split(':').next().unwrap().to_owned())
+                .collect();
+            names.sort();
+            proptest::prop_assert_eq!(&names, &known, "{}", header);
+            let html = wire.replace("=\r\n", "").replace("=3D", "=");
+            if in_body && value.is_ascii() {
+                proptest::prop_assert_eq!(html.matches("<p title='").count(), 1);
+                let inner = html.split("<p title='").nth(1).unwrap();
+                let title = inner.split('\'').next().unwrap();
+                proptest::prop_assert!(inner[title.len()..].starts_with("'>"), "{}", html);
+            }
+        }
+    }
+}

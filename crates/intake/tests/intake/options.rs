@@ -1,6 +1,6 @@
 //! Item by item, and with ids that a repetition has again.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{collections::HashSet, net::Ipv4Addr, time::Duration};
 
 use posthaste_broker::BrokerError;
 use posthaste_intake::{
@@ -165,4 +165,35 @@ async fn an_item_has_its_ids_whatever_became_of_others() {
     let one = submit(&intake, &json!([good(), good()]), options).await.unwrap();
     let two = submit(&intake, &json!([bad, good()]), options).await.unwrap();
     assert_eq!(one[1], two[1]);
+}
+
+#[tokio::test]
+async fn what_is_durable_already_is_accepted_whatever_the_broker_does() {
+    let derived = Derived { seed: [1; 16], time: NOW };
+    let options = SubmitOptions { mode: Mode::Permissive, derived: Some(derived) };
+    let durable = HashSet::from([derived.submission_id(0)]);
+    let list = json!([good(), good()]).to_string();
+    let broker = FakeBroker::new([Answer::Failed(BrokerError::Closed)]);
+    let intake = intake(broker.clone(), |_| {});
+    for expected in [[true, false], [true, true]] {
+        let request = Request::from_json(list.as_bytes(), &Limits::default()).unwrap();
+        let source = Source { interface: "http", address: Ipv4Addr::LOCALHOST.into() };
+        let outcomes = intake
+            .submit_again(
+                request,
+                &Principal::default(),
+                &source,
+                Instant::now(),
+                &options,
+                &durable,
+            )
+            .await
+            .unwrap();
+        assert_eq!(outcomes.iter().map(Result::is_ok).collect::<Vec<_>>(), expected);
+    }
+    for batch in broker.batches() {
+        let first: uuid::Uuid = derived.submission_id(0).into();
+        assert_eq!(batch.len(), 3);
+        assert!(batch.iter().all(|publish| publish.id != first));
+    }
 }
