@@ -25,6 +25,7 @@
 //!
 //! Knows nothing of HTTP.
 
+mod addresses;
 #[cfg(feature = "cases")]
 pub mod bad_input;
 mod config;

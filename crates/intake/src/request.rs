@@ -12,12 +12,10 @@ use posthaste_model::{EmailAddress, PoolName, Tag, Timestamp};
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Unexpected};
 
 use crate::{
+    addresses::{ReadAddressee, ReadMailbox, ReadSubstitutions},
     config::Limits,
     errors::{Errors, code},
-    fields::{
-        Base64, Flag, Headers, Integer, Parsed, ReadAddressee, ReadAttachment, ReadMailbox,
-        ReadSubstitutions, Seconds, Text, Time,
-    },
+    fields::{Base64, Flag, Headers, Integer, Parsed, ReadAttachment, Seconds, Text, Time},
     json::{At, Fields, List, OneOrList, Path, Read, Seed},
 };
 

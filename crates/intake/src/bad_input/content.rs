@@ -86,6 +86,7 @@ pub(super) fn cases() -> Vec<Case> {
         (attachment("content", json!("aGVsbG8= ")), "/attachments/0/content", code::BASE64_INVALID),
         (attachment("content", json!("-_-_")), "/attachments/0/content", code::BASE64_INVALID),
         (attachment("content", json!("aGVsbG9=")), "/attachments/0/content", code::BASE64_INVALID),
+        (attachment("content", json!(null)), "/attachments/0/content", code::REQUIRED),
         (attachment("content", json!(5)), "/attachments/0/content", code::TYPE_MISMATCH),
         (
             attachment("content_type", json!("text")),

@@ -32,7 +32,7 @@ pub struct Case {
 }
 
 /// All cases, of which some name times around `now`. A few bodies are large:
-/// 60 MiB in all.
+/// 40 MiB in all.
 #[must_use]
 pub fn cases(now: Timestamp) -> Vec<Case> {
     let mut all = Vec::new();

@@ -178,6 +178,23 @@ async fn an_unknown_field_names_the_nearest_known_one() {
     }
 }
 
+#[test]
+fn substitutions_of_a_whole_request_are_bounded() {
+    let limits = Limits { substitution_values: 3, ..Limits::default() };
+    let recipient =
+        |n: usize| json!({"email": format!("r{n}@example.net"), "substitutions": {"a": 1, "b": 2}});
+    for (recipients, is_refused) in [(1, false), (2, true)] {
+        let one = with("to", (0..recipients).map(recipient).collect());
+        // Over items too: one recipient in each.
+        let many: Value = (0..recipients).map(|n| with("to", recipient(n))).collect();
+        for body in [one, many] {
+            let request = Request::from_json(body.to_string().as_bytes(), &limits).unwrap();
+            let found = format!("{request:?}").contains("too_many");
+            assert_eq!(found, is_refused, "{body}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn at_most_fifty_errors() {
     let mut body = good();
