@@ -32,7 +32,11 @@ impl Inflight {
         Self(Arc::new(Semaphore::new(permits(bytes).min(Semaphore::MAX_PERMITS))))
     }
 
-    async fn room(&self, bytes: usize, wait: Duration) -> Result<OwnedSemaphorePermit, Problem> {
+    pub(crate) async fn room(
+        &self,
+        bytes: usize,
+        wait: Duration,
+    ) -> Result<OwnedSemaphorePermit, Problem> {
         let busy = || Problem::unavailable("too much is in flight", Duration::from_secs(1)).close();
         let permits = u32::try_from(permits(bytes)).map_err(|_| busy())?;
         match timeout(wait, Arc::clone(&self.0).acquire_many_owned(permits)).await {
@@ -50,7 +54,8 @@ const fn permits(bytes: usize) -> usize {
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) bytes: Bytes,
-    _room: OwnedSemaphorePermit,
+    #[expect(dead_code, reason = "held, not read")]
+    pub(crate) room: OwnedSemaphorePermit,
 }
 
 /// Reads the whole body.
@@ -94,14 +99,14 @@ pub(crate) async fn receive(
         }
         collected.push(data, announced);
     }
-    Ok(Received { bytes: collected.into_bytes(), _room: room })
+    Ok(Received { bytes: collected.into_bytes(), room })
 }
 
 fn content_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn too_large(config: &ApiConfig) -> Problem {
+pub(crate) fn too_large(config: &ApiConfig) -> Problem {
     let detail = format!("the body may have {} bytes", config.body_bytes);
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail).close()
 }

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use posthaste_broker::Broker;
 use posthaste_intake::Intake;
 use posthaste_model::Clock;
-use posthaste_store::Store;
+use posthaste_store::{Control, Store};
 use prometheus_client::registry::Registry;
 
-use crate::{auth::Auth, metrics::ApiMetrics};
+use crate::{admission::Admission, auth::Auth, metrics::ApiMetrics};
 
 /// Settings of one listener, each with the value it has when nobody sets it.
 #[derive(Debug, Clone)]
@@ -60,7 +60,11 @@ pub struct ApiState {
     pub intake: Intake,
     /// Answers questions about them.
     pub store: Arc<Store>,
-    /// For its readiness alone.
+    /// Remembers idempotency keys.
+    pub control: Arc<Control>,
+    /// Says whether there is room for more.
+    pub admission: Arc<Admission>,
+    /// For its readiness, and for what waits in it.
     pub broker: Arc<dyn Broker>,
     /// Tells which ids are young.
     pub clock: Arc<dyn Clock>,

@@ -42,8 +42,11 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
         (broker_is_down, "broker", "the broker's link is down"),
         (!store_answers(&app).await, "store", "the store does not answer"),
     ];
+    let pressure = app.state.admission.pressure().await;
+    let pressure = pressure.map(|pressure| (true, pressure.code(), pressure.detail()));
     let errors: Vec<_> = causes
         .into_iter()
+        .chain(pressure)
         .filter(|(is_cause, ..)| *is_cause)
         .map(|(_, code, detail)| FieldError {
             pointer: String::new(),
@@ -83,6 +86,8 @@ pub(crate) async fn metrics(
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
 ) -> Response {
+    // So that the gauges are of now also where nobody submits.
+    app.state.admission.pressure().await;
     answer(&app, show_metrics(&app, peer, &headers))
 }
 

@@ -40,6 +40,9 @@ pub struct ApiMetrics {
     pub(crate) bytes: Counter,
     pub(crate) inflight: Gauge,
     pub(crate) connections: Gauge,
+    pub(crate) queued: Gauge,
+    pub(crate) disk_free: Gauge,
+    pub(crate) refusing: Gauge,
 }
 
 /// From 100 µs to 52 s.
@@ -59,6 +62,9 @@ impl ApiMetrics {
             bytes: Counter::default(),
             inflight: Gauge::default(),
             connections: Gauge::default(),
+            queued: Gauge::default(),
+            disk_free: Gauge::default(),
+            refusing: Gauge::default(),
         };
         registry.register(
             "api_requests",
@@ -96,7 +102,26 @@ impl ApiMetrics {
             "Open connections; worry when it stays at the configured maximum",
             metrics.connections.clone(),
         );
+        metrics.register_admission(registry);
         metrics
+    }
+
+    fn register_admission(&self, registry: &mut Registry) {
+        registry.register(
+            "queue_messages",
+            "Messages in all queues together, at most a second old; worry when it comes near limits.queue_messages",
+            self.queued.clone(),
+        );
+        registry.register(
+            "disk_free_bytes",
+            "Room on the disk of the queue; worry when it comes near limits.disk_reserve",
+            self.disk_free.clone(),
+        );
+        registry.register(
+            "api_refusing",
+            "1 while submissions are refused because the queue or the disk is full; worry at once",
+            self.refusing.clone(),
+        );
     }
 
     pub(crate) fn answered(&self, route: &'static str, status: u16, took: Duration) {

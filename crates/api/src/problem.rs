@@ -12,7 +12,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use posthaste_intake::{FieldError, IntakeError};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
 /// An error on its way to the client.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Problem {
     pub(crate) code: &'static str,
     detail: String,
     errors: Vec<FieldError>,
+    /// One an item, of a permissive request of which nothing was accepted.
+    results: Option<Box<RawValue>>,
     retry_after: Option<Duration>,
     close: bool,
 }
@@ -29,6 +32,19 @@ pub(crate) struct Problem {
 struct Document<'a> {
     r#type: &'static str,
     title: &'static str,
+    status: u16,
+    code: &'static str,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Entry<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results: Option<&'a RawValue>,
+}
+
+/// What an item of a permissive request is told: a problem without the parts
+/// that a whole answer has.
+#[derive(Serialize)]
+struct ItemDocument<'a> {
     status: u16,
     code: &'static str,
     detail: &'a str,
@@ -50,6 +66,7 @@ impl Problem {
             code,
             detail: detail.into(),
             errors: Vec::new(),
+            results: None,
             retry_after: None,
             close: false,
         }
@@ -85,6 +102,20 @@ impl Problem {
         self
     }
 
+    pub(crate) fn with_results(mut self, results: Option<Box<RawValue>>) -> Self {
+        self.results = results;
+        self
+    }
+
+    fn entries(&self) -> Vec<Entry<'_>> {
+        let entries = self.errors.iter().map(|error| Entry {
+            pointer: &error.pointer,
+            code: error.code,
+            detail: &error.detail,
+        });
+        entries.collect()
+    }
+
     /// Ends the connection: what is left of the request is not wanted.
     pub(crate) const fn close(mut self) -> Self {
         self.close = true;
@@ -101,6 +132,11 @@ impl Problem {
         }
         if let Some(after) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        }
+        if self.code == "unsupported_encoding" {
+            // RFC 9110 section 15.5.16: what would be taken.
+            let known = HeaderValue::from_static("gzip, zstd, identity");
+            headers.insert(header::ACCEPT_ENCODING, known);
         }
         if self.close {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -136,20 +172,29 @@ impl From<IntakeError> for Problem {
     }
 }
 
+impl Serialize for Problem {
+    /// As an item of a permissive request has it.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let document = ItemDocument {
+            status: self.status.as_u16(),
+            code: self.code,
+            detail: &self.detail,
+            errors: self.entries(),
+        };
+        document.serialize(serializer)
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let errors = self.errors.iter().map(|error| Entry {
-            pointer: &error.pointer,
-            code: error.code,
-            detail: &error.detail,
-        });
         let document = Document {
             r#type: "about:blank",
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             code: self.code,
             detail: &self.detail,
-            errors: errors.collect(),
+            errors: self.entries(),
+            results: self.results.as_deref(),
         };
         // Texts and numbers: writing them to memory cannot fail.
         let json = serde_json::to_vec(&document).unwrap_or_default();

@@ -20,10 +20,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     body::Inflight,
     config::{ApiConfig, ApiState},
-    health,
+    docs, health,
     metrics::Counted,
+    pools,
     problem::Problem,
-    submissions,
+    submissions, submit,
 };
 
 const SUBMISSIONS: &str = "/v1/submissions";
@@ -32,6 +33,12 @@ const MESSAGE: &str = "/v1/messages/{id}";
 const HEALTHZ: &str = "/healthz";
 const READYZ: &str = "/readyz";
 const METRICS: &str = "/metrics";
+const POOLS: &str = "/v1/pools";
+const OPENAPI: &str = "/openapi.json";
+const DOCS: &str = "/docs";
+/// All of them.
+pub(crate) const ROUTES: [&str; 9] =
+    [SUBMISSIONS, SUBMISSION, MESSAGE, POOLS, HEALTHZ, READYZ, METRICS, OPENAPI, DOCS];
 /// As the metrics call every path that is none of ours: what clients choose
 /// must not make series.
 const OTHER: &str = "other";
@@ -87,12 +94,15 @@ fn forwarded(text: &str) -> Option<IpAddr> {
 
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route(SUBMISSIONS, post(submissions::submit))
+        .route(SUBMISSIONS, post(submit::submit))
         .route(SUBMISSION, get(submissions::submission))
         .route(MESSAGE, get(submissions::message))
         .route(HEALTHZ, get(health::alive))
         .route(READYZ, get(health::ready))
         .route(METRICS, get(health::metrics))
+        .route(POOLS, get(pools::pools))
+        .route(OPENAPI, get(docs::openapi))
+        .route(DOCS, get(docs::reader))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(no_such_path)
         .layer(from_fn_with_state(Arc::clone(&app), observe))
@@ -121,9 +131,8 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
 }
 
 fn route(matched: Option<&MatchedPath>) -> &'static str {
-    let ours = [SUBMISSIONS, SUBMISSION, MESSAGE, HEALTHZ, READYZ, METRICS];
     let matched = matched.map_or("", MatchedPath::as_str);
-    ours.into_iter().find(|route| *route == matched).unwrap_or(OTHER)
+    ROUTES.into_iter().find(|route| *route == matched).unwrap_or(OTHER)
 }
 
 /// The answer of a handler; an error is counted by its code.

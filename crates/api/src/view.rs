@@ -1,5 +1,10 @@
 //! Submissions, messages and attempts as JSON. Times are RFC 3339.
 
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
 use posthaste_intake::Accepted;
 use posthaste_model::{
     AttemptEvent, AttemptId, Disposition, EmailAddress, EventKind, MessageId, PoolName, Reason,
@@ -9,6 +14,65 @@ use posthaste_model::{
 use posthaste_store::{MessageView, SubmissionView};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+
+use crate::problem::Problem;
+
+/// A value as JSON.
+pub(crate) fn json_bytes(value: &impl Serialize) -> Vec<u8> {
+    // Our own types with text keys: writing them to memory cannot fail.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+/// JSON as an answer.
+pub(crate) fn json_response(status: StatusCode, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// A value as an answer.
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    json_response(status, json_bytes(value))
+}
+
+/// The answer to a permissive request.
+#[derive(Serialize)]
+pub(crate) struct ResultsBody<'a> {
+    pub(crate) results: &'a [ItemBody],
+}
+
+/// What became of one item of it.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(crate) enum ItemBody {
+    Accepted { status: u16, id: SubmissionId, messages: Vec<OwnedRecipient> },
+    Refused(Problem),
+}
+
+/// As [`RecipientBody`], for as long as it takes.
+#[derive(Serialize)]
+pub(crate) struct OwnedRecipient {
+    id: MessageId,
+    recipient: EmailAddress,
+    kind: RecipientKind,
+}
+
+impl ItemBody {
+    pub(crate) fn accepted(accepted: Accepted) -> Self {
+        let owned = |message: SubmittedMessage| OwnedRecipient {
+            id: message.message_id,
+            recipient: message.recipient,
+            kind: message.kind,
+        };
+        Self::Accepted {
+            status: StatusCode::ACCEPTED.as_u16(),
+            id: accepted.submission_id,
+            messages: accepted.messages.into_iter().map(owned).collect(),
+        }
+    }
+}
 
 /// What 202 says of one submission.
 #[derive(Serialize)]

@@ -95,11 +95,14 @@ async fn paths_methods_and_media_types() {
         (
             "POST",
             "/v1/submissions",
-            vec![json, ("Content-Encoding", "gzip")],
+            vec![json, ("Content-Encoding", "br")],
             415,
             "unsupported_encoding",
         ),
-        ("POST", "/v1/submissions?mode=permissive", vec![json], 400, "unknown_parameter"),
+        ("POST", "/v1/submissions?dry_run=1", vec![json], 400, "unknown_parameter"),
+        ("POST", "/v1/submissions?mode", vec![json], 400, "unknown_parameter"),
+        ("POST", "/v1/submissions?mode=lenient", vec![json], 400, "parameter_invalid"),
+        ("POST", "/v1/submissions?mode=strict&mode=strict", vec![json], 400, "parameter_invalid"),
     ];
     for (method, path, headers, status, code) in cases {
         let answer = server.ask(method, path, &headers, body.as_bytes()).await;

@@ -2,11 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use posthaste_api::{ApiConfig, ApiError, ApiMetrics, ApiState, run};
+use posthaste_api::{Admission, AdmissionConfig, ApiConfig, ApiError, ApiMetrics, ApiState, run};
 use posthaste_broker::Body;
 use posthaste_intake::{Intake, IntakeConfig};
 use posthaste_model::{LogBatch, LogEvent, SystemClock};
-use posthaste_store::{Period, Store, StoreConfig};
+use posthaste_store::{Control, Period, Store, StoreConfig};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -48,7 +48,11 @@ impl Server {
             publish_timeout: Duration::from_millis(500),
             ..IntakeConfig::new("mta.example.com")
         };
+        let control = Control::open(dir.path().join("control")).await.unwrap();
+        let admission = Admission::new(AdmissionConfig::default(), broker.clone(), metrics.clone());
         let state = ApiState {
+            control: Arc::new(control),
+            admission: Arc::new(admission),
             intake: Intake::new(broker.clone(), clock.clone(), intake_config),
             store: store.clone(),
             broker: broker.clone(),

@@ -58,7 +58,7 @@ async fn a_large_submission_is_taken() {
     assert_eq!(answer.status, 202, "{answer:?}");
 }
 
-fn attempt(submission: &Value, disposition: Disposition, time: Timestamp) -> LogEvent {
+pub fn attempt(submission: &Value, disposition: Disposition, time: Timestamp) -> LogEvent {
     let id = |value: &Value| value.as_str().unwrap().parse::<Uuid>().unwrap();
     LogEvent::Attempt(AttemptEvent {
         attempt_id: AttemptId::new(),

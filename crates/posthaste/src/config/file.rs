@@ -185,6 +185,8 @@ pub struct LimitsSection {
     pub attachments: usize,
     pub headers: usize,
     pub tags: usize,
+    pub queue_messages: u64,
+    pub disk_reserve: Size,
 }
 
 impl Default for LimitsSection {
@@ -197,6 +199,8 @@ impl Default for LimitsSection {
             attachments: 100,
             headers: 100,
             tags: 32,
+            queue_messages: 5_000_000,
+            disk_reserve: Size(1 << 30),
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use posthaste_api::{ApiConfig, ApiMetrics, ApiState, Auth, Secret, Token};
+use posthaste_api::{Admission, ApiConfig, ApiMetrics, ApiState, Auth, Secret, Token};
 use posthaste_broker::{
     Broker,
     embedded::{EmbeddedConfig, EmbeddedQueue},
@@ -24,7 +24,7 @@ use posthaste_events::{LoggerConfig, run_delivery_logger};
 use posthaste_intake::Intake;
 use posthaste_model::{Clock, SystemClock};
 use posthaste_smtp::TlsClient;
-use posthaste_store::Store;
+use posthaste_store::{Control, Store};
 use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,7 @@ pub struct Posthaste {
     loggers: Group,
     broker: Arc<dyn Broker>,
     store: Arc<Store>,
+    control: Arc<Control>,
     api_addresses: Vec<SocketAddr>,
     drain: Duration,
 }
@@ -82,6 +83,8 @@ impl Posthaste {
         let broker = open_queue(&config, Arc::clone(&clock)).await?;
         let store = Store::open(convert::store(&config)).await;
         let store = Arc::new(store.context("failed to open the logs")?);
+        let control = Control::open(config.data_dir.join("control")).await;
+        let control = Arc::new(control.context("failed to open the control data")?);
 
         let mut registry = Registry::default();
         let root = registry.sub_registry_with_prefix("posthaste");
@@ -131,9 +134,16 @@ impl Posthaste {
 
         let intake =
             Intake::new(Arc::clone(&broker), Arc::clone(&clock), convert::intake(&config)?);
+        let admission = Arc::new(Admission::new(
+            convert::admission(&config),
+            Arc::clone(&broker),
+            api_metrics.clone(),
+        ));
         let state = ApiState {
             intake,
             store: Arc::clone(&store),
+            control: Arc::clone(&control),
+            admission,
             broker: Arc::clone(&broker),
             clock,
             registry,
@@ -161,7 +171,15 @@ impl Posthaste {
             let stop = front.shutdown.clone();
             front.tasks.spawn(supervise("api", address.to_string(), roles.clone(), stop, start));
         }
-        Ok(Self { front, loggers, broker, store, api_addresses, drain: config.drain_timeout.0 })
+        Ok(Self {
+            front,
+            loggers,
+            broker,
+            store,
+            control,
+            api_addresses,
+            drain: config.drain_timeout.0,
+        })
     }
 
     /// Where the API listens.
@@ -174,6 +192,7 @@ impl Posthaste {
         self.front.stop(self.drain + GRACE, "the API or an SMTP client").await;
         self.loggers.stop(self.drain + GRACE, "the delivery loggers").await;
         self.broker.close(GRACE).await.context("failed to close the queue")?;
+        self.control.close().await.context("failed to close the control data")?;
         self.store.close().await.context("failed to close the logs")
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use anyhow::Context as _;
+use posthaste_api::AdmissionConfig;
 use posthaste_broker::Credit;
 use posthaste_delivery::{RetrySchedule, SmtpClientConfig};
 use posthaste_dns::{AddressPolicy, ResolverConfig};
@@ -60,6 +61,15 @@ pub fn intake(config: &Config) -> anyhow::Result<IntakeConfig> {
     let unknown = if config.pools.create { UnknownPool::Create } else { UnknownPool::Refuse };
     intake.pools = Pools { known, unknown };
     Ok(intake)
+}
+
+/// When submissions are refused for want of room.
+pub fn admission(config: &Config) -> AdmissionConfig {
+    AdmissionConfig {
+        queue_messages: config.limits.queue_messages,
+        disk_reserve: config.limits.disk_reserve.0,
+        disk: Some(config.data_dir.join("queue")),
+    }
 }
 
 /// The sender domains that a token names; `None` is any.
