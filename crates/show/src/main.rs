@@ -10,7 +10,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use cases::{crash_loop, load};
+use cases::{bad_input, crash_loop, load, openapi};
 
 #[derive(Debug, Parser)]
 #[command(about = "Prints a named figure or proof")]
@@ -27,6 +27,10 @@ enum Case {
     Load(load::LoadArgs),
     /// Kill -9 during load, again and again: nothing lost, few duplicates.
     CrashLoop(crash_loop::CrashLoopArgs),
+    /// Everything that is bad input, sent to a real node.
+    BadInput(bad_input::BadInputArgs),
+    /// schemathesis finds no violation of the API's description.
+    Openapi(openapi::OpenapiArgs),
 }
 
 /// What a case came to.
@@ -62,6 +66,8 @@ fn execute() -> Result<Option<Verdict>> {
                 Ok(None)
             }
             Case::Load(args) => load::run(&args, &program()?).await.map(Some),
+            Case::BadInput(args) => bad_input::run(&args, &program()?).await.map(Some),
+            Case::Openapi(args) => openapi::run(&args, &program()?).await.map(Some),
             Case::CrashLoop(args) => crash_loop::run(&args, &program()?).await.map(Some),
         }
     })
