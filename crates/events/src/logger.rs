@@ -76,7 +76,8 @@ impl Logger {
         shutdown: CancellationToken,
     ) -> Result<Self, BrokerError> {
         Ok(Self {
-            batch_events: config.batch_events,
+            // With none at all it would go round without ever waiting.
+            batch_events: config.batch_events.max(1),
             linger: config.linger,
             delivery_logs: Source::new(DELIVERY_LOGS, config.batch_events)?,
             submission_logs: Source::new(SUBMISSION_LOGS, config.batch_events)?,

@@ -303,3 +303,14 @@ async fn a_broker_that_was_closed_ends_the_logger() {
     let error = logger.await.unwrap().unwrap_err();
     assert_eq!(error, LoggerError::Broker(BrokerError::Closed));
 }
+
+#[tokio::test]
+async fn a_batch_of_no_events_is_one_of_one() {
+    let mut trial = Trial::new().await;
+    trial.config.batch_events = 0;
+    let logger = trial.start();
+    let submissions = trial.publish(3);
+    trial.settled().await;
+    trial.stop(logger).await;
+    assert_eq!(trial.delivered(&submissions).await, 3);
+}
