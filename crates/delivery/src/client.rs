@@ -52,7 +52,15 @@ impl Client {
     }
 }
 
+/// The configuration as far as it tells how an attempt was made (UC6). It is
+/// in every event: short, and without what only the schedule needs.
 fn data(config: &SmtpClientConfig) -> Box<RawValue> {
+    let tls = match config.tls {
+        TlsMode::Off => "off",
+        TlsMode::Opportunistic => "opportunistic",
+        TlsMode::Require => "require",
+        TlsMode::Verify => "verify",
+    };
     let data = serde_json::json!({
         "name": config.name,
         "pool": config.pool,
@@ -60,8 +68,34 @@ fn data(config: &SmtpClientConfig) -> Box<RawValue> {
         "source_v4": config.source_v4,
         "source_v6": config.source_v6,
         "smart_host": config.smart_host,
+        "port": config.port,
+        "tls": tls,
+        "concurrency": config.total_concurrency,
+        "domain_concurrency": config.domain_concurrency,
+        "max_attempts": config.retry.max_attempts,
         "host_name": config.host_name,
         "version": env!("CARGO_PKG_VERSION"),
     });
     serde_json::value::to_raw_value(&data).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use posthaste_model::PoolName;
+
+    use super::*;
+
+    #[test]
+    fn the_evidence_tells_the_configuration() {
+        let config = SmtpClientConfig::new("c1", PoolName::default(), "mta.example");
+        let data: serde_json::Value = serde_json::from_str(data(&config).get()).unwrap();
+        let version = env!("CARGO_PKG_VERSION");
+        let expected = serde_json::json!({
+            "name": "c1", "pool": "default", "ehlo_name": "mta.example",
+            "host_name": "mta.example", "source_v4": null, "source_v6": null,
+            "smart_host": null, "port": 25, "tls": "opportunistic", "concurrency": 100,
+            "domain_concurrency": 20, "max_attempts": 12, "version": version,
+        });
+        assert_eq!(data, expected);
+    }
 }
