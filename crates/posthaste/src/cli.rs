@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{check, config, demo, run, send, sink};
+use crate::{check, config, demo, queue, run, send, sink};
 
 /// A distributed Mail Transfer Agent: submit over HTTP, queue durably,
 /// deliver over SMTP, know what became of every message.
@@ -35,6 +35,13 @@ enum Command {
     /// Run a receiving SMTP server for trials, with scriptable replies, delays
     /// and drops. It keeps no mail.
     Sink(sink::SinkArgs),
+    /// Look into the embedded queue of a stopped process: list, show, purge,
+    /// move, verify, compact.
+    ///
+    /// While a process has the queue open these commands refuse: stop it first.
+    /// QUEUE is a queue (pool.default, quarantine, delivery-logs) or the name
+    /// of a pool.
+    Queue(queue::QueueArgs),
 }
 
 /// Where the configuration is.
@@ -54,6 +61,7 @@ pub fn execute() -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::execute(&args),
         Command::Send(args) => send::execute(&args),
         Command::Sink(args) => sink::execute(args),
+        Command::Queue(args) => queue::execute(args),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! `cli` says what can be asked of it, `config` reads the configuration,
 //! `run` starts the roles and `supervise` keeps them running. `demo`, `send`
-//! and `sink` are for trials; `check` is for the operator.
+//! and `sink` are for trials; `check` and `queue` are for
+//! the operator.
 
 mod check;
 mod cli;
@@ -10,6 +11,7 @@ mod config;
 mod demo;
 mod http;
 mod life;
+mod queue;
 mod run;
 mod send;
 mod sink;

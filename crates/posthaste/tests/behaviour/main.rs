@@ -11,6 +11,8 @@ mod deferred_then_delivered;
 mod kill_loses_nothing;
 mod null_mx;
 mod postfix_receives_with_tls;
+mod purged_is_undeliverable;
+mod queue_command;
 mod refused_is_undeliverable;
 mod restart_keeps_everything;
 mod scheduled_is_not_early;
