@@ -32,6 +32,10 @@ pub struct ApiConfig {
     pub write_timeout: Duration,
     /// Connections at once; more wait to be accepted: 1024.
     pub max_connections: usize,
+    /// How long a repetition with an idempotency key waits after the process
+    /// that worked on it died: 30 s. A third of it is the time between two
+    /// renewals.
+    pub key_lease: Duration,
     /// How long requests in flight may take at shutdown: 30 s.
     pub drain_timeout: Duration,
 }
@@ -48,6 +52,7 @@ impl Default for ApiConfig {
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             max_connections: 1024,
+            key_lease: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
         }
     }

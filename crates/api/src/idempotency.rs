@@ -47,10 +47,8 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const MAX_KEY: usize = 256;
 /// How long a key is kept.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
-/// How long a claim holds: after a crash a repetition waits for it.
-const LEASE: Duration = Duration::from_secs(30);
-/// How often it is renewed.
-const RENEW: Duration = Duration::from_secs(10);
+/// A lease is renewed so often within its time.
+const RENEWALS: u32 = 3;
 /// Largest answer that is kept; a larger one is made again from the ids that
 /// follow from the seed.
 const MAX_ANSWER: usize = 64 << 10;
@@ -119,7 +117,7 @@ async fn claim_and_run(key: Key, job: Job) -> Result<Response, Problem> {
         Claimed::InFlight { until } => {
             let detail = "a request with this key is being worked on";
             Err(Problem::new(StatusCode::CONFLICT, "idempotency_key_in_flight", detail)
-                .retry_after(until.since(now).min(LEASE)))
+                .retry_after(until.since(now).min(app.config.key_lease)))
         }
         Claimed::OtherRequest => {
             let detail = "this key was used with another body or mode";
@@ -143,7 +141,7 @@ fn request(key: &Key, job: &Job, now: Timestamp) -> Result<ClaimRequest, Problem
         seed,
         holder: u64::from_le_bytes(holder),
         now,
-        lease: LEASE,
+        lease: job.app.config.key_lease,
         keep: KEEP,
     })
 }
@@ -178,13 +176,14 @@ async fn work(app: &App, job: &Job, claim: &Claim, before: Before) -> Result<Res
 }
 
 async fn keep_lease(app: &App, claim: &Claim) -> std::convert::Infallible {
-    let mut ticks = interval(RENEW);
+    let lease = app.config.key_lease.max(Duration::from_millis(RENEWALS.into()));
+    let mut ticks = interval(lease / RENEWALS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first is at once.
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let until = app.state.clock.now().plus(LEASE);
+        let until = app.state.clock.now().plus(lease);
         if let Err(error) = app.state.control.renew(claim, until).await {
             tracing::error!(%error, "failed to renew the lease of an idempotency key");
         }

@@ -200,6 +200,28 @@ async fn of_two_at_once_one_is_told_to_wait() {
 }
 
 #[tokio::test]
+async fn a_request_that_takes_longer_than_its_lease_keeps_it() {
+    let slow = fake_broker::Answer::Slow(Duration::from_secs(5));
+    let config = ApiConfig { key_lease: Duration::from_secs(3), ..ApiConfig::default() };
+    let server = Server::start_slow(config, slow).await;
+    let body = mail().to_string();
+    let headers = [JSON, ("Idempotency-Key", "k")];
+    let post = || server.ask("POST", "/v1/submissions", &headers, body.as_bytes());
+    let repeat = async {
+        while server.nothing_was_published() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        // Beyond the end of the lease as it was first.
+        sleep(Duration::from_millis(3500)).await;
+        post().await
+    };
+    let (first, again) = tokio::join!(post(), repeat);
+    assert_eq!((first.status, again.status), (202, 409), "{first:?} {again:?}");
+    assert_eq!(post().await.body, first.body);
+    assert_eq!(server.broker.batches().len(), 1);
+}
+
+#[tokio::test]
 async fn who_does_not_wait_finds_the_answer_later() {
     let slow = fake_broker::Answer::Slow(Duration::from_millis(200));
     let server = Server::start_with(ApiConfig::default(), [slow]).await;

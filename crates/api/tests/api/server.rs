@@ -36,6 +36,19 @@ impl Server {
         config: ApiConfig,
         answers: impl IntoIterator<Item = fake_broker::Answer>,
     ) -> Self {
+        Self::start_patient(config, answers, Duration::from_millis(500)).await
+    }
+
+    /// With an intake that waits for the broker as long as that takes.
+    pub async fn start_slow(config: ApiConfig, answer: fake_broker::Answer) -> Self {
+        Self::start_patient(config, [answer], Duration::from_secs(60)).await
+    }
+
+    async fn start_patient(
+        config: ApiConfig,
+        answers: impl IntoIterator<Item = fake_broker::Answer>,
+        publish_timeout: Duration,
+    ) -> Self {
         let dir = TempDir::new().unwrap();
         let store_config =
             StoreConfig { dir: dir.path().join("logs"), period: Period::Monthly, retention: None };
@@ -44,10 +57,8 @@ impl Server {
         let clock = Arc::new(SystemClock);
         let mut registry = Registry::default();
         let metrics = ApiMetrics::register(&mut registry);
-        let intake_config = IntakeConfig {
-            publish_timeout: Duration::from_millis(500),
-            ..IntakeConfig::new("mta.example.com")
-        };
+        let intake_config =
+            IntakeConfig { publish_timeout, ..IntakeConfig::new("mta.example.com") };
         let control = Control::open(dir.path().join("control")).await.unwrap();
         let admission = Admission::new(AdmissionConfig::default(), broker.clone(), metrics.clone());
         let state = ApiState {
