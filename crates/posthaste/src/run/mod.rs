@@ -20,12 +20,23 @@ pub fn execute(config: Config) -> anyhow::Result<ExitCode> {
     init_log(&config);
     runtime()?.block_on(async {
         let drain = config.drain_timeout.0;
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            hostname = config.hostname,
+            data_dir = %config.data_dir.display(),
+            "starting"
+        );
+        raise_file_limit();
         let posthaste = Posthaste::start(config).await?;
         let mut stop = StopSignals::new()?;
         stop.next().await;
         info!("stopping: transactions in flight are finished within {drain:?}");
         tokio::select! {
-            stopped = posthaste.stop() => stopped.map(|()| ExitCode::SUCCESS),
+            stopped = posthaste.stop() => {
+                stopped?;
+                info!("stopped: all that was in flight is settled, or on disk for the next start");
+                Ok(ExitCode::SUCCESS)
+            }
             () = stop.next() => {
                 warn!("stopped at once by a second signal; what was accepted is safe");
                 // Without waiting for tasks: the queue and the journal are made for it.
@@ -33,6 +44,20 @@ pub fn execute(config: Config) -> anyhow::Result<ExitCode> {
             }
         }
     })
+}
+
+/// Takes all the file descriptors that the system allows: sessions, clients
+/// and segments together are soon more than the usual 1024.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => info!(files = limit.maximum, "limit of open files"),
+        Err(error) => {
+            warn!(%error, files = limit.current, "the limit of open files could not be raised");
+        }
+    }
 }
 
 /// SIGTERM and SIGINT.
@@ -74,5 +99,17 @@ pub fn init_log(config: &Config) {
     match config.log.format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Resource, getrlimit};
+
+    #[test]
+    fn all_the_files_that_the_system_allows() {
+        super::raise_file_limit();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
     }
 }
