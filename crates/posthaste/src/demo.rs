@@ -85,8 +85,11 @@ fn finish(ends: &std::collections::BTreeMap<String, usize>) -> anyhow::Result<Ex
 }
 
 fn tempdir() -> anyhow::Result<std::path::PathBuf> {
+    use std::os::unix::fs::DirBuilderExt as _;
     let dir = std::env::temp_dir().join(format!("posthaste-demo-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).with_context(|| format!("failed to make {}", dir.display()))?;
+    // Its own: one that is there already may be somebody else's.
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&dir);
+    made.with_context(|| format!("failed to make {}", dir.display()))?;
     Ok(dir)
 }
 
