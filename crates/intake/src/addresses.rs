@@ -142,7 +142,16 @@ impl Read<'_> for Value {
         Some(text.to_owned())
     }
 
-    fn integer(self, number: i128, _at: At<'_>) -> Option<String> {
+    /// A number that writers and readers of JSON may have rounded (RFC 8259
+    /// section 6) is refused: its digits would be put into a mail.
+    fn integer(self, number: i128, at: At<'_>) -> Option<String> {
+        if number.unsigned_abs() >= 1 << 53 {
+            at.note(
+                code::OUT_OF_RANGE,
+                format_args!("is {number}; give a number of more than 53 bits as a string"),
+            );
+            return None;
+        }
         Some(number.to_string())
     }
 }

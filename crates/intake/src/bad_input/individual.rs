@@ -33,6 +33,16 @@ pub(super) fn cases() -> Vec<Case> {
         case(&with("substitutions", json!(5)), "/substitutions", code::TYPE_MISMATCH),
         case(&with("substitutions", json!({"a": [1]})), "/substitutions/a", code::TYPE_MISMATCH),
         case(&with("substitutions", json!({"a": null})), "/substitutions/a", code::TYPE_MISMATCH),
+        case(
+            &with("substitutions", json!({"a": 1_u64 << 53})),
+            "/substitutions/a",
+            code::OUT_OF_RANGE,
+        ),
+        case(
+            &with("substitutions", json!({"a": i64::MIN})),
+            "/substitutions/a",
+            code::OUT_OF_RANGE,
+        ),
         case(&with("substitutions", json!({"a": 0.5})), "/substitutions/a", code::TYPE_MISMATCH),
         case(&with("substitutions", json!({"a": true})), "/substitutions/a", code::TYPE_MISMATCH),
         case(
