@@ -18,6 +18,7 @@ use posthaste_smtp::{Failure, FailureKind, Session, Stage, TlsMode, Transaction}
 use tokio::time::timeout;
 
 use crate::{
+    SmtpClientConfig,
     classify::{self, Effect, Verdict},
     client::Client,
     evidence::{End, Finding, Remote},
@@ -96,7 +97,8 @@ impl Trail {
     /// No host is left: permanent only if that is what all of them said.
     fn exhausted(self) -> Finding {
         self.temporary.or(self.permanent).unwrap_or_else(|| {
-            Finding::new(End::Defer(Reason::Unreachable), "the route has no address")
+            let detail = "the route has no address that this SMTP client may connect to";
+            Finding::new(End::Defer(Reason::Unreachable), detail)
         })
     }
 
@@ -152,7 +154,7 @@ impl Attempt<'_> {
                 Step::Stale => {}
             }
         }
-        for (host, address) in addresses(&route, self.client.config.port, skipped, self.rng) {
+        for (host, address) in addresses(&route, &self.client.config, skipped, self.rng) {
             match self.try_address(host, address, &route.site).await {
                 Step::Decided(finding) => return finding,
                 Step::NextHost | Step::Stale => {}
@@ -166,7 +168,7 @@ impl Attempt<'_> {
             Ok(session) => session,
             Err(step) => return step,
         };
-        if session.greeting_host().eq_ignore_ascii_case(&self.client.config.ehlo_name) {
+        if self.client.config.is_own_name(session.greeting_host()) {
             let detail = format!("{host} greets with our own name: the route leads back to us");
             let judged = self.trail.judged(None, detail, classify::own_greeting());
             return judged.map_or(Step::NextHost, Step::Decided);
@@ -258,14 +260,15 @@ impl Attempt<'_> {
 /// What an attempt connects to, in order.
 fn addresses<'a>(
     route: &'a Route,
-    port: u16,
+    config: &SmtpClientConfig,
     skipped: Option<SocketAddr>,
     rng: &mut fastrand::Rng,
 ) -> Vec<(&'a str, SocketAddr)> {
     let mut found = Vec::with_capacity(4);
     for host in route.order(rng) {
-        for ip in host.order(rng).into_iter().take(MAX_OF_HOST) {
-            let address = SocketAddr::new(ip, port);
+        let usable = host.order(rng).into_iter().filter(|ip| config.may_use(*ip));
+        for ip in usable.take(MAX_OF_HOST) {
+            let address = SocketAddr::new(ip, config.port);
             if Some(address) != skipped && found.len() < MAX_ADDRESSES {
                 found.push((host.name.as_str(), address));
             }

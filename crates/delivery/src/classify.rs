@@ -85,7 +85,8 @@ pub const fn route_error(error: &RouteError) -> Verdict {
         RouteError::NullMx => Effect::Fail(Reason::NullMx),
         RouteError::NoRoute(_) => Effect::Defer(Reason::NoRoute),
         RouteError::Temporary(_) => Effect::Defer(Reason::DnsTemporary),
-        RouteError::Refused(_) => Effect::Fail(Reason::DestinationRefused),
+        // A wrong record, or one that is meant for another network, is mended.
+        RouteError::Refused(_) => Effect::Defer(Reason::DestinationRefused),
     };
     Verdict::new(effect, Scope::Site)
 }
@@ -211,7 +212,7 @@ mod tests {
             (RouteError::NullMx, Effect::Fail(Reason::NullMx)),
             (RouteError::NoRoute("d".into()), Effect::Defer(Reason::NoRoute)),
             (RouteError::Temporary("d".into()), Effect::Defer(Reason::DnsTemporary)),
-            (RouteError::Refused("d".into()), Effect::Fail(Reason::DestinationRefused)),
+            (RouteError::Refused("d".into()), Effect::Defer(Reason::DestinationRefused)),
         ] {
             assert_eq!(route_error(&error), Verdict::new(effect, Scope::Site), "{error:?}");
         }

@@ -94,7 +94,7 @@ mod tests {
             "name": "c1", "pool": "default", "ehlo_name": "mta.example",
             "host_name": "mta.example", "source_v4": null, "source_v6": null,
             "smart_host": null, "port": 25, "tls": "opportunistic", "concurrency": 100,
-            "domain_concurrency": 20, "max_attempts": 12, "version": version,
+            "domain_concurrency": 20, "max_attempts": 20, "version": version,
         });
         assert_eq!(data, expected);
     }

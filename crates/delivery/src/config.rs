@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -93,6 +93,24 @@ impl SmtpClientConfig {
         }
     }
 
+    /// Whether a server that greets with this name is ourselves. A smart host
+    /// is the operator's choice and may bear the name of this machine; there
+    /// the Received fields alone end a loop.
+    pub(crate) fn is_own_name(&self, name: &str) -> bool {
+        self.smart_host.is_none() && name.eq_ignore_ascii_case(&self.ehlo_name)
+    }
+
+    /// Whether an address may be connected to: with a source address of one
+    /// family alone, the other would go out from an address that nobody chose,
+    /// whose name and SPF record are not those of the sender.
+    pub(crate) fn may_use(&self, remote: IpAddr) -> bool {
+        match (self.source_v4, self.source_v6) {
+            (Some(_), None) => remote.is_ipv4(),
+            (None, Some(_)) => remote.is_ipv6(),
+            _ => true,
+        }
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             total: self.total_concurrency,
@@ -124,6 +142,29 @@ impl SmtpClientConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_address_of_one_family_excludes_the_other() {
+        let base = SmtpClientConfig::new("c", PoolName::default(), "mta.example");
+        let (v4, v6) = (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST);
+        for (source_v4, source_v6, uses_v4, uses_v6) in [
+            (None, None, true, true),
+            (Some(v4), None, true, false),
+            (None, Some(v6), false, true),
+            (Some(v4), Some(v6), true, true),
+        ] {
+            let config = SmtpClientConfig { source_v4, source_v6, ..base.clone() };
+            assert_eq!((config.may_use(v4.into()), config.may_use(v6.into())), (uses_v4, uses_v6));
+        }
+    }
+
+    #[test]
+    fn a_smart_host_may_bear_our_name() {
+        let base = SmtpClientConfig::new("c", PoolName::default(), "mta.example");
+        assert!(base.is_own_name("MTA.example"));
+        let smart = SmtpClientConfig { smart_host: Some("mta.example".into()), ..base };
+        assert!(!smart.is_own_name("mta.example"));
+    }
 
     #[test]
     fn one_flow_cannot_fill_the_window() {

@@ -23,20 +23,20 @@ pub struct RetrySchedule {
     /// Attempts in all; the last one to fail makes the message undeliverable.
     /// At least one is made.
     pub max_attempts: u32,
-    /// The same for a domain that has neither MX nor address: most of them
-    /// are typing errors.
+    /// The same for a domain that has no usable route, neither MX nor address
+    /// or only refused ones: most of them are mistakes that stay.
     pub no_route_attempts: u32,
 }
 
 impl Default for RetrySchedule {
-    /// 5, 10, 20 and 40 minutes, 1 and 2 hours, then every 4 hours: 12
-    /// attempts in about a day.
+    /// 5, 10, 20 and 40 minutes, 1 and 2 hours, then every 4 hours: 20
+    /// attempts in two and a half days.
     fn default() -> Self {
         let seconds = [5 * MINUTE, 10 * MINUTE, 20 * MINUTE, 40 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR];
         Self {
             delays: seconds.into_iter().map(Duration::from_secs).collect(),
             jitter: 0.1,
-            max_attempts: 12,
+            max_attempts: 20,
             no_route_attempts: 3,
         }
     }
@@ -66,8 +66,10 @@ impl RetrySchedule {
         limit: Option<Timestamp>,
         rng: &mut fastrand::Rng,
     ) -> Next {
-        let allowed =
-            if reason == Reason::NoRoute { self.no_route_attempts } else { self.max_attempts };
+        let allowed = match reason {
+            Reason::NoRoute | Reason::DestinationRefused => self.no_route_attempts,
+            _ => self.max_attempts,
+        };
         if number >= allowed {
             return Next::Exhausted;
         }
@@ -125,7 +127,7 @@ mod tests {
             (6, 2 * HOUR),
             (7, 4 * HOUR),
             (8, 4 * HOUR),
-            (11, 4 * HOUR),
+            (19, 4 * HOUR),
         ] {
             let next = exact().next(number, Reason::Timeout, at(100), None, &mut rng);
             assert_eq!(next, Next::Attempt(at(100 + delay)), "attempt {number}");
@@ -138,8 +140,9 @@ mod tests {
         let none = RetrySchedule { max_attempts: 0, ..exact() };
         let empty = RetrySchedule { delays: vec![], ..exact() };
         for (schedule, number, reason, limit, next) in [
-            (&exact(), 12, Reason::Timeout, None, Next::Exhausted),
+            (&exact(), 20, Reason::Timeout, None, Next::Exhausted),
             (&exact(), 3, Reason::NoRoute, None, Next::Exhausted),
+            (&exact(), 3, Reason::DestinationRefused, None, Next::Exhausted),
             (&exact(), 2, Reason::NoRoute, None, Next::Attempt(at(600))),
             (&exact(), 1, Reason::Timeout, Some(at(300)), Next::Attempt(at(300))),
             (&exact(), 1, Reason::Timeout, Some(at(299)), Next::Expired),
@@ -162,7 +165,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn jitter_stays_within_its_fraction(seed: u64, number in 1u32..12, jitter in 0.0f64..1.0) {
+        fn jitter_stays_within_its_fraction(seed: u64, number in 1u32..20, jitter in 0.0f64..1.0) {
             let mut rng = fastrand::Rng::with_seed(seed);
             let schedule = RetrySchedule { jitter, ..RetrySchedule::default() };
             let Next::Attempt(exact) =

@@ -7,7 +7,11 @@ use posthaste_broker::{Broker, BrokerError, PublishOutcome};
 use posthaste_dns::Resolver;
 use posthaste_model::{Clock, LogBatch};
 use posthaste_smtp::TlsClient;
-use tokio::{sync::Mutex, task::JoinError, time::sleep};
+use tokio::{
+    sync::{Mutex, Semaphore, SemaphorePermit},
+    task::JoinError,
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -18,6 +22,10 @@ use crate::{
 
 /// Most interrupted attempts that are reported in one message.
 const REPORTED: usize = 256;
+/// Contents up to this size need no room: all workers together hold little.
+const SMALL_CONTENT: u32 = 64 << 10;
+/// KiB of larger contents, decompressed, that a process holds at once.
+const CONTENTS_KIB: u32 = 256 << 10;
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
@@ -30,6 +38,9 @@ pub struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
     pub(crate) clear_hosts: ClearHosts,
+    /// Room for decompressed contents, in KiB: the window counts compressed
+    /// bytes, and some contents are a hundred times as large.
+    contents: Semaphore,
     /// Held by the client that reports the interrupted attempts.
     reporting: Mutex<()>,
 }
@@ -53,8 +64,20 @@ impl Shared {
             clock,
             metrics,
             clear_hosts: ClearHosts::default(),
+            contents: Semaphore::new(CONTENTS_KIB as usize),
             reporting: Mutex::new(()),
         }
+    }
+}
+
+impl Shared {
+    /// Waits until there is room for a content of `size` bytes.
+    pub(crate) async fn room(&self, size: u32) -> Option<SemaphorePermit<'_>> {
+        if size <= SMALL_CONTENT {
+            return None;
+        }
+        // One that is larger than all the room has it alone. Nobody closes it.
+        self.contents.acquire_many(size.div_ceil(1024).min(CONTENTS_KIB)).await.ok()
     }
 }
 

@@ -74,6 +74,7 @@ impl Worker {
 
     async fn work(&self, job: Arc<Job>, slot: &mut SessionSlot, rng: &mut fastrand::Rng) -> Report {
         let (worker, client) = (self.id, &*self.client);
+        let _room = client.shared.room(job.head.content_size).await;
         let content = match content(&job).await {
             Ok(content) => content,
             Err(error) => {

@@ -147,7 +147,7 @@ async fn a_private_destination_is_refused() {
     let running = stage.start();
     let id = stage.send("b@a.test").await;
     let event = stage.event_of(id).await;
-    assert_eq!(end(&event), (Disposition::Undeliverable, Reason::DestinationRefused, 1));
+    assert_eq!(end(&event), (Disposition::Deferred, Reason::DestinationRefused, 1));
     stage.stop(running).await;
     assert_eq!(sink.sink.stats().connections, 0);
 }

@@ -191,20 +191,26 @@ impl Posthaste {
     pub async fn stop(self) -> anyhow::Result<()> {
         self.front.stop(self.drain + GRACE, "the API or an SMTP client").await;
         self.loggers.stop(self.drain + GRACE, "the delivery loggers").await;
-        self.broker.close(GRACE).await.context("failed to close the queue")?;
-        self.control.close().await.context("failed to close the control data")?;
-        self.store.close().await.context("failed to close the logs")
+        let queue = self.broker.close(GRACE).await.context("failed to close the queue");
+        let control = self.control.close().await.context("failed to close the control data");
+        let store = self.store.close().await.context("failed to close the logs");
+        // Each is closed, whatever became of the others.
+        queue.and(control).and(store)
     }
 }
 
-/// Makes a directory that only its owner can read.
+/// Makes a directory that only its owner can read; says so when it can be
+/// read by others.
 fn private_dir(dir: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .with_context(|| format!("failed to make data_dir {}", dir.display()))
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    let failed = || format!("failed to make data_dir {}", dir.display());
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(failed)?;
+    let mode = std::fs::metadata(dir).with_context(failed)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        let dir = dir.display();
+        warn!(%dir, "data_dir can be read by others on this machine: chmod 700 it");
+    }
+    Ok(())
 }
 
 fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
