@@ -2,8 +2,7 @@
 //!
 //! `cli` says what can be asked of it, `config` reads the configuration,
 //! `run` starts the roles and `supervise` keeps them running. `demo`, `send`
-//! and `sink` are for trials; `check` and `queue` are for
-//! the operator.
+//! and `sink` are for trials; `check` and `queue` are for the operator.
 
 mod check;
 mod cli;

@@ -10,7 +10,11 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use cases::{bad_input, crash_loop, load, openapi};
+use cases::{bad_input, crash_loop, deferral, load, openapi, queue, queue_child, queue_faults};
+
+/// That of the shipped program, so that memory is what it is there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Debug, Parser)]
 #[command(about = "Prints a named figure or proof")]
@@ -31,6 +35,15 @@ enum Case {
     BadInput(bad_input::BadInputArgs),
     /// schemathesis finds no violation of the API's description.
     Openapi(openapi::OpenapiArgs),
+    /// The embedded queue: inserts beside the raw disk, memory, start, space.
+    Queue(queue::QueueArgs),
+    /// Every message deferred five times: bytes written, space, compaction.
+    Deferral(deferral::DeferralArgs),
+    /// Faults of the disk under the embedded queue: lost 0, invented 0.
+    QueueFaults(queue_faults::QueueFaultsArgs),
+    /// A part of a case, in a process of its own.
+    #[command(hide = true)]
+    QueueChild(queue_child::ChildArgs),
 }
 
 /// What a case came to.
@@ -56,7 +69,10 @@ fn main() -> ExitCode {
 }
 
 fn execute() -> Result<Option<Verdict>> {
-    let case = Cli::parse().case;
+    let case = match Cli::parse().case {
+        Case::QueueChild(part) => return queue_child::run(part).map(|()| None),
+        case => case,
+    };
     // One thread: what generates the load shall leave the cores to the rest.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -68,13 +84,19 @@ fn execute() -> Result<Option<Verdict>> {
             Case::Load(args) => load::run(&args, &program()?).await.map(Some),
             Case::BadInput(args) => bad_input::run(&args, &program()?).await.map(Some),
             Case::Openapi(args) => openapi::run(&args, &program()?).await.map(Some),
+            Case::Queue(args) => queue::run(&args).await.map(Some),
+            Case::Deferral(args) => deferral::run(&args).await.map(Some),
+            Case::QueueFaults(args) => queue_faults::run(&args).await.map(Some),
+            Case::QueueChild(_) => Ok(None),
             Case::CrashLoop(args) => crash_loop::run(&args, &program()?).await.map(Some),
         }
     })
 }
 
 fn list() {
-    for case in Cli::command().get_subcommands().filter(|case| case.get_name() != "list") {
+    let cli = Cli::command();
+    let is_case = |case: &&clap::Command| case.get_name() != "list" && !case.is_hide_set();
+    for case in cli.get_subcommands().filter(is_case) {
         let about = case.get_about().map(ToString::to_string).unwrap_or_default();
         println!("make show CASE={:<12} {about}", case.get_name());
         for argument in case.get_arguments() {

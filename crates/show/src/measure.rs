@@ -1,9 +1,11 @@
-//! What the system knows about a process: CPU time, peak memory and open
-//! connections, from `/proc`.
+//! What the system knows about a process: CPU time, memory and open
+//! connections, from `/proc`; and what a directory takes on the disk.
 
 use std::{
     fs,
     net::SocketAddr,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -56,13 +58,38 @@ pub async fn wait_until_idle(pid: u32) -> Result<()> {
 /// When there is no such process.
 pub fn peak_rss(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    peak_rss_of(&status).context("no VmHWM in the status of the process")
+    memory_of(&status, "VmHWM:").context("no VmHWM in the status of the process")
 }
 
-fn peak_rss_of(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+/// The memory that the process has resident now, in bytes.
+///
+/// # Errors
+/// When there is no such process.
+pub fn rss(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    memory_of(&status, "VmRSS:").context("no VmRSS in the status of the process")
+}
+
+fn memory_of(status: &str, key: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+/// What the files of a directory take on the disk, in bytes. It has no
+/// directories in it; files that go meanwhile count nothing.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn disk_usage(dir: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir)? {
+        if let Ok(found) = entry?.metadata() {
+            // In units of 512 bytes, whatever the file system's block.
+            bytes += found.blocks() * 512;
+        }
+    }
+    Ok(bytes)
 }
 
 /// How many connections the server at `address` (IPv4) has open.
@@ -93,7 +120,7 @@ mod tests {
     fn reads_what_the_kernel_writes() {
         let stat = "42 (a b) c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0";
         assert_eq!(cpu_time_of(stat), Some(Duration::from_secs(2)));
-        assert_eq!(peak_rss_of("VmPeak: 9 kB\nVmHWM:\t   12 kB\n"), Some(12 * 1024));
+        assert_eq!(memory_of("VmPeak: 9 kB\nVmHWM:\t   12 kB\n", "VmHWM:"), Some(12 * 1024));
         let table = "  sl  local_address rem_address   st\n\
                      0: 0100007F:09DD 00000000:0000 0A 0\n\
                      1: 0100007F:09DD 0100007F:E000 01 0\n\
@@ -107,5 +134,15 @@ mod tests {
     fn reads_this_process() {
         assert!(cpu_time(std::process::id()).is_ok());
         assert!(peak_rss(std::process::id()).unwrap() > 0);
+        assert!(rss(std::process::id()).unwrap() > 0);
+    }
+
+    #[test]
+    fn reads_what_a_directory_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), vec![1; 100_000]).unwrap();
+        fs::File::create(dir.path().join("hole")).unwrap().set_len(1 << 40).unwrap();
+        let bytes = disk_usage(dir.path()).unwrap();
+        assert!((90_000..1 << 20).contains(&bytes), "{bytes}");
     }
 }
