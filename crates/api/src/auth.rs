@@ -7,7 +7,10 @@
 use std::{fmt, net::IpAddr, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use axum::http::{HeaderMap, header::AUTHORIZATION};
+use axum::http::{
+    HeaderMap,
+    header::{AUTHORIZATION, HOST},
+};
 use posthaste_intake::{DomainPattern, Principal};
 use posthaste_model::PoolName;
 use subtle::ConstantTimeEq;
@@ -77,13 +80,21 @@ impl Auth {
         client: IpAddr,
     ) -> Result<Arc<Principal>, Problem> {
         let tokens = match self {
-            Self::Open if client.to_canonical().is_loopback() => return Ok(Arc::default()),
-            Self::Open => {
+            Self::Open if !client.to_canonical().is_loopback() => {
                 return Err(Problem::forbidden(
                     "loopback_only",
                     "no tokens are configured: only this machine may ask",
                 ));
             }
+            // A page in a browser of this machine can make a name of its own
+            // lead here (DNS rebinding); the browser then sends that name.
+            Self::Open if !names_this_machine(headers) => {
+                return Err(Problem::forbidden(
+                    "loopback_only",
+                    "no tokens are configured: ask for localhost, 127.0.0.1 or [::1] by name",
+                ));
+            }
+            Self::Open => return Ok(Arc::default()),
             Self::Tokens(tokens) => tokens,
         };
         let given = bearer(headers).ok_or_else(|| {
@@ -99,6 +110,19 @@ impl Auth {
         }
         found.cloned().ok_or_else(|| Problem::unauthorized("the token is not known"))
     }
+}
+
+/// Whether the Host field, if there is one, is a name of the loopback.
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(HOST) else { return true };
+    let Ok(host) = host.to_str() else { return false };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let literal = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || literal.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
 }
 
 /// The credentials of RFC 6750 section 2.1.
@@ -118,6 +142,26 @@ mod tests {
 
     fn headers(values: &[&str]) -> HeaderMap {
         values.iter().map(|value| (AUTHORIZATION, value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn open_is_not_for_pages_from_elsewhere() {
+        for (host, allowed) in [
+            ("localhost", true),
+            ("LocalHost:8025", true),
+            ("127.0.0.1:8025", true),
+            ("127.0.0.2", true),
+            ("[::1]:8025", true),
+            ("[::1]", true),
+            ("rebound.example:8025", false),
+            ("localhost.example", false),
+            ("192.0.2.1:8025", false),
+            ("", false),
+        ] {
+            let headers = [(HOST, host.parse().unwrap())].into_iter().collect();
+            let principal = Auth::Open.principal(&headers, "127.0.0.1".parse().unwrap());
+            assert_eq!(principal.is_ok(), allowed, "{host}");
+        }
     }
 
     #[test]
