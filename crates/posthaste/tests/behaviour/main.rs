@@ -10,6 +10,7 @@ mod cc_and_bcc_privacy;
 mod deferred_then_delivered;
 mod kill_loses_nothing;
 mod null_mx;
+mod pages_in_a_browser;
 mod postfix_receives_with_tls;
 mod purged_is_undeliverable;
 mod queue_command;

@@ -1,5 +1,5 @@
-//! Real mail servers as peers of the tests, each started privately on
-//! loopback.
+//! Real mail servers and a real browser as peers of the tests, each started
+//! privately on loopback.
 //!
 //! A peer that is not installed is never passed over silently: it is reported
 //! as skipped, and with `POSTHASTE_TEST_PEERS=required` (as `make test` sets it)
@@ -8,6 +8,7 @@
 
 mod aiosmtpd;
 mod certificate;
+mod chromium;
 mod postfix;
 
 use std::{
@@ -20,6 +21,7 @@ use anyhow::{Context, Result, bail};
 
 pub use aiosmtpd::{Aiosmtpd, Received};
 pub use certificate::Certificate;
+pub use chromium::Chromium;
 pub use postfix::{Postfix, Purpose};
 
 /// Whether a test may use the peer `name`, given what `missing` says is not
