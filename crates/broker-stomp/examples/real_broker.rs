@@ -27,6 +27,7 @@ use posthaste_broker_stomp::{
     Client, ClientConfig, Connection, Destination, LinkError, Login, Message, Node, Pool,
     PoolConfig, Receive, Send, SendOutcome, client::Epochs,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     process::{Child, Command},
     sync::Mutex,
@@ -88,9 +89,11 @@ async fn all(arguments: &Arguments, config: &ClientConfig, broker: &Arc<Broker>)
     drop(connection);
     run.pool(config, &epochs, arguments.messages, None).await?;
     run.consume(&client, arguments.messages, None).await?;
+    run.cycles(&client).await?;
     if arguments.run.is_some() {
         run.pool(config, &epochs, arguments.messages, Some(broker)).await?;
         run.consume(&client, arguments.messages, Some(broker)).await?;
+        run.black_hole(&client, broker).await?;
     }
     client.close(Duration::from_secs(5)).await?;
     Ok(())
@@ -136,6 +139,13 @@ impl Broker {
             child.kill().await?;
         }
         Ok(())
+    }
+
+    async fn signal(&self, signal: Signal) -> Result<()> {
+        let child = self.child.lock().await;
+        let id = child.as_ref().and_then(Child::id).context("no broker of ours")?;
+        let pid = Pid::from_raw(id.try_into()?).context("no process")?;
+        Ok(kill_process(pid, signal)?)
     }
 
     async fn kill_and_start(&self) -> Result<()> {
@@ -250,6 +260,64 @@ impl Run {
         }
         rate("published, one connection, transactions of 100", count, start);
         self.confirmed(ids);
+        Ok(())
+    }
+
+    /// Subscriptions that end, in order or not, with messages unacknowledged.
+    async fn cycles(&mut self, client: &Client) -> Result<()> {
+        let connection = client.connection(START).await?;
+        let ids = Self::ids(2000);
+        let mut sent = Vec::new();
+        for id in &ids {
+            sent.push(connection.send(&self.message(id)).await);
+        }
+        for confirmation in sent {
+            ensure!(confirmation.outcome().await == SendOutcome::Durable);
+        }
+        self.confirmed(ids);
+        let (mut cycles, mut again) = (0, 0);
+        loop {
+            let mut subscription = connection.subscribe(&self.receive()).await?;
+            let Ok(messages) = timeout(Duration::from_secs(3), subscription.next()).await else {
+                break;
+            };
+            let messages = messages?;
+            // Half of them, but all of a single one.
+            let half = messages.len().div_ceil(2);
+            let mut tokens = Vec::new();
+            for message in messages.iter().take(half) {
+                tokens.extend(message.token);
+                let id = message.headers.get(ID).unwrap_or_default();
+                let times = self.seen.get_mut(id).context("an unknown message")?;
+                again += *times;
+                *times += 1;
+            }
+            connection.acknowledge(&tokens).await?;
+            cycles += 1;
+            if cycles % 2 == 0 {
+                subscription.unsubscribe().await?;
+            }
+        }
+        println!("subscribed and ended {cycles} times: lost {}, again {again}", self.missing());
+        ensure!(self.missing() == 0 && again == 0);
+        self.seen.clear();
+        Ok(())
+    }
+
+    /// A broker that hangs is noticed by its silence.
+    async fn black_hole(&mut self, client: &Client, broker: &Broker) -> Result<()> {
+        let connection = client.connection(START).await?;
+        // Longer than any time to live, were it not for heart-beats.
+        sleep(Duration::from_secs(65)).await;
+        ensure!(connection.cause().is_none(), "{:?}", connection.cause());
+        println!("idle for 65 s: alive");
+        broker.signal(Signal::STOP).await?;
+        let start = Instant::now();
+        let cause = connection.ended().await;
+        println!("broker stopped: \"{cause}\" after {:.1} s", start.elapsed().as_secs_f64());
+        broker.signal(Signal::CONT).await?;
+        let again = client.connection(START).await?;
+        ensure!(again.epoch() > connection.epoch());
         Ok(())
     }
 

@@ -40,7 +40,7 @@ mod backoff;
 
 pub use client::Client;
 pub use config::{ClientConfig, ConnectionOptions, Login, Node, ServerRequirement};
-pub use connection::{Confirmation, Connection, Message, Subscription};
+pub use connection::{Confirmation, Connection, Message, StaleToken, Subscription};
 pub use dialect::{Destination, Dialect};
 pub use error::{LinkError, SettingsError};
 pub use message::{Receive, Send, SendOutcome, Settling};

@@ -1,5 +1,7 @@
 //! The codec as tables, and against bytes that nobody foresaw.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 use bytes::{Bytes, BytesMut};
 use posthaste_broker_stomp::codec::{
     Command, DecodeError, Decoder, EncodeError, Frame, Headers, Limits, encode, encode_ack,

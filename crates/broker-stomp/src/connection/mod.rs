@@ -16,6 +16,9 @@
 //!   on it, keeps taking messages meanwhile; publishers have connections of
 //!   their own ([`crate::pool`]).
 //! - The first cause of death is the one that everybody hears.
+//! - An ERROR with a receipt's id refuses what that receipt was for, and nothing
+//!   else. Classic goes on after it, Artemis closes the connection: one refused
+//!   message makes the others on the way unknown.
 //!
 //! On failure (the peer closes, is silent for two heart-beats, leaves out a
 //! receipt, sends an ERROR that belongs to no receipt or what is not STOMP) the
