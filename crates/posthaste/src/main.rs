@@ -25,6 +25,11 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Huge pages round memory up: 114 instead of 91 bytes for each of five
+    // million queued messages, 28 instead of 10 MB at rest, for no speed.
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        eprintln!("posthaste: will take more memory, huge pages stay on: {error}");
+    }
     match cli::execute() {
         Ok(code) => code,
         Err(error) => {

@@ -37,50 +37,70 @@ pub struct MoveArgs {
     create: bool,
 }
 
-/// Messages that were left where they are, and why.
+/// How many of the messages that were left alone are named.
+const EXAMPLES: usize = 20;
+
+/// Messages that were left where they are: how many, and why the first ones.
 #[derive(Debug, Default)]
-pub struct Kept(Vec<(Uuid, String)>);
+pub struct Kept {
+    count: u64,
+    examples: Vec<(Uuid, String)>,
+}
 
 impl Kept {
     /// Those that the process has to settle first.
     pub fn of(selection: &Selection) -> Self {
         let why = "the journal knows how its last attempt ended, and that is not settled yet: \
                    let Posthaste run for a moment first";
-        Self(selection.unsettled.iter().map(|id| (*id, why.to_owned())).collect())
+        let mut kept = Self::default();
+        selection.unsettled.iter().for_each(|id| kept.add(*id, why));
+        kept
     }
 
-    pub fn add(&mut self, id: Uuid, why: String) {
-        self.0.push((id, why));
+    pub fn add(&mut self, id: Uuid, why: impl ToString) {
+        self.count += 1;
+        if self.examples.len() < EXAMPLES {
+            self.examples.push((id, why.to_string()));
+        }
     }
 
     /// Those that were never handed over.
     pub fn unread(&mut self, ids: impl IntoIterator<Item = Uuid>) {
         let why = "it cannot be read from the disk: see posthaste queue verify";
-        self.0.extend(ids.into_iter().map(|id| (id, why.to_owned())));
+        ids.into_iter().for_each(|id| self.add(id, why));
     }
 
     /// How many were settled; the others are kept.
-    pub fn count(&mut self, ids: &[Uuid], results: Vec<Result<(), BrokerError>>) -> u64 {
+    pub fn settled(&mut self, ids: &[Uuid], results: Vec<Result<(), BrokerError>>) -> u64 {
         let mut settled = 0;
         for (id, result) in ids.iter().zip(results) {
             match result {
                 Ok(()) => settled += 1,
-                Err(error) => self.add(*id, error.to_string()),
+                Err(error) => self.add(*id, error),
             }
         }
         settled
     }
 
     pub fn print(&self) -> anyhow::Result<()> {
-        out::lines(self.0.iter().map(|(id, why)| format!("kept {id}: {why}")))
+        if self.count == 0 {
+            return Ok(());
+        }
+        out::lines([format!("{} kept:", out::messages(self.count))])?;
+        out::lines(self.examples.iter().map(|(id, why)| format!("  {id}: {why}")))?;
+        let more = self.count - self.examples.len() as u64;
+        out::lines((more > 0).then(|| format!("  and {more} more")))
     }
 
-    pub fn json(&self) -> Value {
-        self.0.iter().map(|(id, why)| json!({ "id": id.to_string(), "why": why })).collect()
+    /// Adds what was kept to a document.
+    pub fn put_into(&self, document: &mut Value) {
+        let example = |(id, why): &(Uuid, String)| json!({ "id": id.to_string(), "why": why });
+        document["kept"] = self.count.into();
+        document["kept_examples"] = self.examples.iter().map(example).collect();
     }
 
     pub fn code(&self) -> ExitCode {
-        if self.0.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if self.count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
@@ -101,7 +121,9 @@ pub async fn execute(args: &MoveArgs, opened: &Opened, json: bool) -> anyhow::Re
     kept.unread(selection.wanted.into_keys());
     kept.unread(selection.parked.into_iter().map(|(id, _)| id));
     if json {
-        out::json(&json!({ "moved": moved, "kept": kept.json() }))?;
+        let mut document = json!({ "moved": moved });
+        kept.put_into(&mut document);
+        out::json(&document)?;
     } else {
         out::lines([format!("{} moved from {from} to {to}", out::messages(moved))])?;
         kept.print()?;
@@ -174,7 +196,7 @@ async fn relocate(
         return Ok(0);
     }
     let results = broker.settle(settlement).await?;
-    Ok(kept.count(&ids, results))
+    Ok(kept.settled(&ids, results))
 }
 
 fn for_pool(delivery: &Delivery, pool: PoolName) -> Result<(Bytes, FlowKey), String> {

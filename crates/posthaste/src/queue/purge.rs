@@ -51,7 +51,9 @@ pub async fn execute(args: &PurgeArgs, opened: &Opened, json: bool) -> anyhow::R
     let mut kept = Kept::of(&selection);
     if !args.yes && count > 0 {
         if json {
-            out::json(&json!({ "would_purge": count, "kept": kept.json() }))?;
+            let mut document = json!({ "would_purge": count });
+            kept.put_into(&mut document);
+            out::json(&document)?;
         } else {
             let what = out::messages(count);
             out::lines([format!("this removes {what} of {queue} for good; do it with --yes")])?;
@@ -74,7 +76,9 @@ pub async fn execute(args: &PurgeArgs, opened: &Opened, json: bool) -> anyhow::R
     drop(progress);
     kept.unread(selection.wanted.into_keys());
     if json {
-        out::json(&json!({ "purged": purged, "kept": kept.json() }))?;
+        let mut document = json!({ "purged": purged });
+        kept.put_into(&mut document);
+        out::json(&document)?;
     } else {
         out::lines([format!("{} of {queue} purged", out::messages(purged))])?;
         kept.print()?;
@@ -93,7 +97,7 @@ async fn purge(broker: &dyn Broker, chosen: Vec<Chosen>, kept: &mut Kept) -> any
                 tokens.push(delivery.token);
                 ids.push(delivery.id);
             }
-            Err(error) => kept.add(delivery.id, error.to_string()),
+            Err(error) => kept.add(delivery.id, error),
         }
     }
     if tokens.is_empty() {
@@ -101,7 +105,7 @@ async fn purge(broker: &dyn Broker, chosen: Vec<Chosen>, kept: &mut Kept) -> any
     }
     let publishes = vec![log_message(batch.encode())?];
     let results = broker.settle(Settlement { tokens, publishes }).await?;
-    Ok(kept.count(&ids, results))
+    Ok(kept.settled(&ids, results))
 }
 
 /// What nobody is handed has no token, so that this takes two steps: the
@@ -116,7 +120,7 @@ async fn purge_parked(
     let head = match MessageHead::decode(head) {
         Ok(head) => head,
         Err(error) => {
-            kept.add(id, error.to_string());
+            kept.add(id, error);
             return Ok(0);
         }
     };

@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use super::progress::Progress;
 
-/// Messages of one look: bounds the memory of their heads.
-const PAGE: usize = 4096;
+/// Messages of one look: bounds the memory of their heads. As many as a broker
+/// gives, since each look may go over the whole queue.
+const PAGE: usize = 10_000;
 
 /// Shows every message after `after` to `each`, in the order of ids, until it
 /// breaks.

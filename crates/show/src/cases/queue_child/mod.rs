@@ -73,6 +73,8 @@ pub enum Part {
 
 /// Does a part: the child's side.
 pub fn run(args: ChildArgs) -> Result<()> {
+    // As the shipped program does.
+    rustix::thread::disable_transparent_huge_pages(true)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let dir = args.dir;
