@@ -223,6 +223,7 @@ impl Core {
                 flow_key: one.flow_key.as_str(),
                 head: &one.head,
                 head_at: 0,
+                sum: None,
             });
         }
         Ok((Marks { core: Arc::clone(self), marks }, draft))

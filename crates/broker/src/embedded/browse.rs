@@ -9,13 +9,8 @@ use std::{collections::BinaryHeap, sync::Arc};
 use posthaste_model::Timestamp;
 use uuid::Uuid;
 
-use super::{
-    Core,
-    index::{Index, Span},
-    record::NO_DUE,
-    slab::State,
-};
-use crate::contract::{BrokerError, Browsed, MessageState, QueueName};
+use super::{Core, admin::message_state, index::Index, record::NO_DUE};
+use crate::contract::{BrokerError, Browsed, QueueName};
 
 /// Most messages of one look.
 const MAX_LIMIT: usize = 10_000;
@@ -69,8 +64,8 @@ impl Core {
         for id in first.into_sorted_vec() {
             // It may have gone or moved meanwhile.
             let found = browsed_entry(&self.index.lock(), queue, id);
-            let Some((span, mut found)) = found else { continue };
-            match self.reader.read(span) {
+            let Some(mut found) = found else { continue };
+            match self.read_head(id) {
                 Ok(head) => found.head = head,
                 Err(why) => tracing::error!(%id, why, "a message in a queue cannot be read"),
             }
@@ -80,7 +75,7 @@ impl Core {
     }
 }
 
-fn browsed_entry(index: &Index, queue: &QueueName, id: Uuid) -> Option<(Span, Browsed)> {
+fn browsed_entry(index: &Index, queue: &QueueName, id: Uuid) -> Option<Browsed> {
     let slot = index.find(id)?;
     let entry = &index.entries[slot];
     let flow = index.flows.flow(entry.flow);
@@ -94,11 +89,7 @@ fn browsed_entry(index: &Index, queue: &QueueName, id: Uuid) -> Option<(Span, Br
         flow_key: flow.key.clone(),
         head: bytes::Bytes::new(),
         body_len: u64::from(entry.body_len),
-        state: match entry.state {
-            State::Ready => MessageState::Ready,
-            State::Delayed => MessageState::Delayed,
-            State::Unacknowledged | State::Removing | State::Free => MessageState::Unacknowledged,
-        },
+        state: message_state(entry.state),
     };
-    Some((index.head_span(slot), browsed))
+    Some(browsed)
 }

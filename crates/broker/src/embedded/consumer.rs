@@ -101,6 +101,8 @@ pub struct Picked {
     pub head: Part,
     /// The large part.
     pub body: Part,
+    /// Others share the body.
+    pub shared: bool,
 }
 
 impl Index {
@@ -368,6 +370,7 @@ impl Index {
             redelivered: entry.has(Entry::REDELIVERED),
             head,
             body,
+            shared: entry.has(Entry::SHARED),
         }
     }
 

@@ -24,8 +24,12 @@ pub trait Disk: Send + Sync {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Renames a file; one of the new name is replaced.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes additions to and removals from the directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Bytes that may still be written to the file system of the directory.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 }
 
 /// One file.
@@ -105,8 +109,17 @@ impl Disk for RealDisk {
         fs::remove_file(path)
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         fs::File::open(dir)?.sync_all()
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(dir)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 }
 

@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use super::{
     cache::Payload,
-    consumer::Part,
-    record::{BodyKey, FrameBuilder, MAX_FRAME, Meta, NO_DUE, body_len},
+    frame::MAX_FRAME,
+    record::{BodyKey, FrameBuilder, Meta, NO_DUE, body_len},
 };
 use crate::contract::{Body, BrokerError, FlowKey, Publish, Token};
 
@@ -46,6 +46,7 @@ pub fn meta(publish: &Publish) -> Meta<'_> {
         flow_key: publish.flow_key.as_str(),
         head: &publish.head,
         head_at: 0,
+        sum: None,
     }
 }
 
@@ -148,8 +149,8 @@ pub struct Held {
 pub struct Kept {
     /// Its key, when it is shared.
     pub shared: Option<BodyKey>,
-    /// Where it is.
-    pub part: Part,
+    /// Whose it is.
+    pub id: Uuid,
     /// Its bytes, when they were read to be copied.
     pub bytes: Bytes,
 }

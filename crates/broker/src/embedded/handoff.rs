@@ -6,10 +6,15 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{cache::Payload, index::Mark, record::FrameBytes};
+use super::{
+    cache::Payload,
+    frame::FrameBytes,
+    index::Mark,
+    line::{Line, Weigh, Work},
+    stats::CompactReport,
+};
 use crate::contract::BrokerError;
 
 /// Why a frame is not durable.
@@ -51,16 +56,18 @@ impl Frame {
     }
 }
 
-#[derive(Default)]
-struct Waiting {
-    frames: VecDeque<Frame>,
-    closed: bool,
+impl Weigh for Frame {
+    fn weight(&self) -> u64 {
+        self.bytes.size()
+    }
 }
+
+/// Who waits for a full compaction.
+pub type CompactRequest = oneshot::Sender<Result<CompactReport, BrokerError>>;
 
 /// Where frames wait for the commit thread.
 pub struct Handoff {
-    waiting: Mutex<Waiting>,
-    arrived: Condvar,
+    line: Line<Frame, CompactRequest>,
     room: Arc<Semaphore>,
     room_bytes: u32,
 }
@@ -70,8 +77,7 @@ impl Handoff {
     pub fn new(max_pending_bytes: usize) -> Self {
         let room_bytes = u32::try_from(max_pending_bytes).unwrap_or(u32::MAX).max(1);
         Self {
-            waiting: Mutex::default(),
-            arrived: Condvar::new(),
+            line: Line::default(),
             room: Arc::new(Semaphore::new(room_bytes as usize)),
             room_bytes,
         }
@@ -89,51 +95,36 @@ impl Handoff {
 
     /// Hands a frame over; gives it back when the queue was closed.
     pub fn push(&self, frame: Frame) -> Result<(), Box<Frame>> {
-        let mut waiting = self.waiting.lock();
-        if waiting.closed {
-            return Err(Box::new(frame));
-        }
-        waiting.frames.push_back(frame);
-        self.arrived.notify_one();
-        Ok(())
+        self.line.push(frame).map_err(Box::new)
+    }
+
+    /// Asks for a full compaction.
+    ///
+    /// # Errors
+    /// When the queue was closed, or many ask already.
+    pub fn ask(&self, request: CompactRequest) -> Result<(), BrokerError> {
+        self.line.ask(request).map_err(|_| BrokerError::Closed)
     }
 
     /// Bytes that wait now.
     #[cfg(test)]
     pub fn waiting_bytes(&self) -> u64 {
-        self.waiting.lock().frames.iter().map(|frame| frame.bytes.size()).sum()
+        self.line.weight()
     }
 
     /// Lets nothing in any more; what waits is still written.
     pub fn close(&self) {
-        self.waiting.lock().closed = true;
+        self.line.close();
         self.room.close();
-        self.arrived.notify_one();
     }
 
     /// What waits and will not be written.
     pub fn abandon(&self) -> VecDeque<Frame> {
-        std::mem::take(&mut self.waiting.lock().frames)
+        self.line.abandon()
     }
 
-    /// All that waits, up to a bound; `None` when closed and empty.
-    pub fn take(&self, max_bytes: u64) -> Option<VecDeque<Frame>> {
-        let mut waiting = self.waiting.lock();
-        while waiting.frames.is_empty() {
-            if waiting.closed {
-                return None;
-            }
-            self.arrived.wait(&mut waiting);
-        }
-        let mut bytes = 0;
-        let fits = waiting.frames.iter().take_while(|frame| {
-            bytes += frame.bytes.size();
-            bytes <= max_bytes
-        });
-        let count = fits.count().max(1);
-        if count == waiting.frames.len() {
-            return Some(std::mem::take(&mut waiting.frames));
-        }
-        Some(waiting.frames.drain(..count).collect())
+    /// What the commit thread does next; see [`Line::take`].
+    pub fn take(&self, max_bytes: u64, busy: bool) -> Work<Frame, CompactRequest> {
+        self.line.take(max_bytes, busy)
     }
 }

@@ -11,53 +11,34 @@
 //! cut fails, what was written might rise again at the next start: its outcome
 //! is unknown, and the queue goes down and refuses everything.
 
-use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
+use std::{collections::VecDeque, io, sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
 use posthaste_model::Clock;
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use super::{
-    disk::{DirLock, Disk, DiskFile},
+    compaction::{Compactor, Step},
+    disk::DirLock,
+    files::{Current, Files, Room},
+    frame::{FrameBytes, Place},
     handoff::{Failure, Frame, Handoff},
     index::{FrameAt, Index},
-    record::{FRAME_HEADER, FrameBuilder, Place},
+    indexing::Indexer,
+    line::{Weigh, Work},
     segment::{self, Reader, SEGMENT_HEADER},
+    sidecar::Of,
+    stats::Counters,
 };
 use crate::contract::{BrokerError, LinkState};
-
-/// Size of a segment that is made for acknowledgements when the disk has no
-/// room for a whole one: they are what frees the disk.
-const SMALL_SEGMENT: u64 = 1 << 20;
-
-struct Current {
-    file: Arc<dyn DiskFile>,
-    sequence: u32,
-    /// End of the last durable frame.
-    end: u64,
-    len: u64,
-    /// Made when the disk had no room for a whole one.
-    small: bool,
-}
-
-impl Current {
-    fn takes(&self, frame: &Frame, end: u64) -> bool {
-        end <= self.len && (!self.small || frame.frees_room())
-    }
-}
 
 /// What the commit thread owns.
 pub struct Committer {
     /// Files.
-    pub disk: Arc<dyn Disk>,
-    /// Their directory.
-    pub dir: PathBuf,
+    pub files: Files,
     /// Held as long as the thread runs.
     #[expect(dead_code, reason = "held, not read")]
     pub lock: DirLock,
-    /// Id in the headers of the segments.
-    pub queue: Uuid,
     /// What is applied.
     pub index: Arc<Mutex<Index>>,
     /// Where the frames come from.
@@ -68,16 +49,20 @@ pub struct Committer {
     pub link: watch::Sender<LinkState>,
     /// For due times.
     pub clock: Arc<dyn Clock>,
-    /// Size of a segment.
-    pub segment_bytes: u64,
     /// Most bytes of one commit.
     pub commit_max_bytes: u64,
-    /// Sequence of the next segment.
-    pub next_sequence: u32,
+    /// The segment that is written to.
+    pub open: Option<Current>,
     /// Number of the last commit.
     pub commit: u64,
     /// Set when a drained queue could not remove a segment.
     pub removal_failed: bool,
+    /// Copies what lives out of mostly dead segments.
+    pub compactor: Compactor,
+    /// Told of sealed segments.
+    pub indexer: Indexer,
+    /// What happened.
+    pub counters: Arc<Counters>,
     /// Told when the thread has ended.
     pub ended: watch::Sender<bool>,
 }
@@ -103,33 +88,47 @@ impl Drop for Committer {
 impl Committer {
     /// Runs until the queue is closed and nothing waits.
     pub fn run(mut self) {
-        let mut current = None;
-        self.remove_useless();
-        while let Some(frames) = self.handoff.take(self.commit_max_bytes) {
-            self.write_all(&mut current, frames);
-            self.remove_useless();
+        self.free_useless();
+        loop {
+            let busy = self.down().is_none() && self.compactor.is_busy();
+            match self.handoff.take(self.commit_max_bytes, busy) {
+                Work::Items(frames) => {
+                    let bytes = frames.iter().map(Weigh::weight).sum();
+                    self.write_all(frames);
+                    self.free_useless();
+                    self.compactor.earn(bytes);
+                    if busy && self.compactor.may_step() && self.down().is_none() {
+                        self.compact();
+                    }
+                }
+                Work::Asked(request) => {
+                    self.seal();
+                    self.compactor.start_full(request);
+                }
+                Work::Nothing => self.compact(),
+                Work::Closed => break,
+            }
         }
-        if let Some(current) = current {
-            self.finish(&current);
+        if let Some(open) = self.open.take() {
+            self.finish(&open);
         }
     }
 
-    fn write_all(&mut self, current: &mut Option<Current>, mut frames: VecDeque<Frame>) {
+    fn down(&self) -> Option<String> {
+        match &*self.link.borrow() {
+            LinkState::Up => None,
+            LinkState::Down(why) => Some(why.clone()),
+        }
+    }
+
+    fn write_all(&mut self, mut frames: VecDeque<Frame>) {
         while let Some(first) = frames.front() {
-            let down = match &*self.link.borrow() {
-                LinkState::Up => None,
-                LinkState::Down(why) => Some(why.clone()),
-            };
-            if let Some(why) = down {
+            if let Some(why) = self.down() {
                 self.fail(frames, &Failure::NotTaken(BrokerError::Storage(why)));
                 return;
             }
-            let size = first.bytes.size();
-            let takes = |open: &Current| open.takes(first, open.end + size);
-            if !current.as_ref().is_some_and(takes)
-                && let Err(error) = self.roll(current, size, first.frees_room())
-            {
-                let failure = self.not_taken("a new segment could not be made", &error);
+            let room = if first.frees_room() { Room::Settle } else { Room::Publish };
+            if let Err(failure) = self.make_room(first.bytes.size(), room) {
                 let (left, failed) = frames.into_iter().partition(Frame::frees_room);
                 frames = left;
                 if failed.is_empty() {
@@ -138,52 +137,122 @@ impl Committer {
                 self.fail(failed, &failure);
                 continue;
             }
-            let Some(open) = current.as_mut() else { return };
+            let Some(open) = &self.open else { return };
             let mut end = open.end;
             let group = frames.iter().take_while(|frame| {
                 end += frame.bytes.size();
-                open.takes(frame, end)
+                open.takes(frame.frees_room(), end)
             });
             let count = group.count();
             let group: VecDeque<Frame> = frames.drain(..count).collect();
-            self.commit(current, group);
+            self.commit(group);
         }
     }
 
-    fn commit(&mut self, current: &mut Option<Current>, mut group: VecDeque<Frame>) {
-        let Some(open) = current.as_mut() else { return };
+    /// Makes sure that the open segment takes a frame of this size.
+    fn make_room(&mut self, size: u64, room: Room) -> Result<(), Failure> {
+        let frees_room = room == Room::Settle;
+        if self.open.as_ref().is_some_and(|open| open.takes(frees_room, open.end + size)) {
+            return Ok(());
+        }
+        // The old segment stays in use when there is no file for a new one.
+        let prepared = self
+            .files
+            .prepare(size, room)
+            .map_err(|error| self.not_taken("a new segment could not be made", &error))?;
+        if let Err(failure) = self.end_open() {
+            self.files.discard(&prepared);
+            return Err(failure);
+        }
+        let open = self
+            .files
+            .begin(prepared)
+            .map_err(|error| self.not_taken("a new segment could not be named", &error))?;
+        {
+            let mut index = self.index.lock();
+            index.needs.segment(open.sequence);
+            index.needs.freed = true;
+        }
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// Ends the open segment, as it is or by giving it up.
+    fn end_open(&mut self) -> Result<(), Failure> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        self.index.lock().needs.segment(open.sequence).sealed = true;
+        if let Err(error) = self.files.seal(&open, self.commit, false) {
+            // Without its end it would count as damaged: it is cut instead.
+            if let failure @ Failure::Unknown(_) = self.give_up(&open, "its end", &error) {
+                return Err(failure);
+            }
+        }
+        self.index_later(&open);
+        Ok(())
+    }
+
+    /// What is written from here on goes to a new segment.
+    fn seal(&mut self) {
+        let worth_it = self.open.as_ref().is_some_and(|open| open.end > SEGMENT_HEADER);
+        if worth_it && self.down().is_none() && self.end_open().is_err() {
+            tracing::warn!("the open segment could not be ended before the compaction");
+        }
+    }
+
+    fn index_later(&self, open: &Current) {
+        let (segment, end, commit) = (open.sequence, open.end, self.commit);
+        self.indexer.index(Of { segment, queue: self.files.queue, end, commit });
+    }
+
+    /// Places, writes and syncs frames at the end of the open segment.
+    fn write<'a>(
+        &mut self,
+        count: usize,
+        frames: impl Iterator<Item = &'a mut FrameBytes>,
+    ) -> Result<(), Failure> {
+        let Some(open) = &self.open else { return Err(Failure::NotTaken(BrokerError::Closed)) };
         let start = u32::try_from(open.end).unwrap_or(u32::MAX);
-        let mut left = u32::try_from(group.len()).unwrap_or(u32::MAX);
-        for frame in &mut group {
+        let mut left = u32::try_from(count).unwrap_or(u32::MAX);
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(count * 3);
+        for frame in frames {
             left -= 1;
-            frame.bytes.place(&Place {
+            frame.place(&Place {
                 segment: u64::from(open.sequence),
                 commit: self.commit + 1,
                 commit_start: start,
                 commit_left: left,
             });
+            frame.parts(&mut parts);
         }
-        if let Err(error) = write(open, &group) {
-            let path = segment::path(&self.dir, open.sequence);
-            let what = format!("{} could not be written", path.display());
-            let failure = self.give_up(open, &what, &error);
-            *current = None;
+        let written =
+            segment::write_all(&*open.file, &parts, open.end).and_then(|()| open.file.sync_data());
+        let Err(error) = written else {
+            self.commit += 1;
+            self.counters.commits.add(1);
+            return Ok(());
+        };
+        let path = segment::path(&self.files.dir, open.sequence);
+        let what = format!("{} could not be written", path.display());
+        let Some(open) = self.open.take() else { return Ok(()) };
+        self.index.lock().needs.segment(open.sequence).sealed = true;
+        let failure = self.give_up(&open, &what, &error);
+        self.index_later(&open);
+        Err(failure)
+    }
+
+    fn commit(&mut self, mut group: VecDeque<Frame>) {
+        let frames = group.iter_mut().map(|frame| &mut frame.bytes);
+        if let Err(failure) = self.write(frames.len(), frames) {
             self.fail(group, &failure);
             return;
         }
-        self.commit += 1;
+        let Some(open) = &mut self.open else { return };
         let now = self.clock.now().as_millis();
         let mut waiters = Vec::with_capacity(group.len());
         let mut index = self.index.lock();
         for frame in group {
-            let offset = u32::try_from(open.end).unwrap_or(u32::MAX);
-            let ops_len = u32::try_from(frame.bytes.ops().len()).unwrap_or(u32::MAX);
-            let at = FrameAt { segment: open.sequence, offset, ops_len };
-            if let Err(error) = index.apply(at, frame.bytes.ops(), frame.payloads, now) {
-                // Not possible: they were just encoded. The disk has them.
-                tracing::error!(%error, "a frame that was written cannot be read");
-            }
-            open.end += frame.bytes.size();
+            apply(&mut index, open, &frame.bytes, frame.payloads, now);
+            self.counters.bytes_written.add(frame.bytes.size());
             waiters.push((frame.done, frame.room));
         }
         drop(index);
@@ -194,6 +263,39 @@ impl Committer {
         }
     }
 
+    /// One step of compaction.
+    fn compact(&mut self) {
+        let started = Instant::now();
+        let Step { frame, finished } = self.compactor.step();
+        if !frame.is_empty() {
+            let mut bytes = frame.finish();
+            bytes.seal();
+            let size = bytes.size();
+            let written = self
+                .make_room(size, Room::Compact)
+                .and_then(|()| self.write(1, std::iter::once(&mut bytes)));
+            if let Err(failure) = written {
+                self.compactor.pause(&failure.into_error());
+                return;
+            }
+            if let Some(open) = &mut self.open {
+                let now = self.clock.now().as_millis();
+                apply(&mut self.index.lock(), open, &bytes, VecDeque::new(), now);
+            }
+            self.counters.bytes_written.add(size);
+            self.counters.compaction_bytes.add(size);
+            self.compactor.spend(size);
+            self.compactor.copied(size);
+        }
+        if let Some(sequence) = finished {
+            self.compactor.finished(sequence);
+            self.counters.compactions.add(1);
+            self.free_useless();
+        }
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.counters.compaction_micros.add(micros);
+    }
+
     fn fail(&self, frames: impl IntoIterator<Item = Frame>, failure: &Failure) {
         for frame in frames {
             self.index.lock().unmark(&frame.marks);
@@ -202,7 +304,7 @@ impl Committer {
     }
 
     fn not_taken(&self, what: &str, error: &io::Error) -> Failure {
-        let text = format!("{what} in {}: {error}", self.dir.display());
+        let text = format!("{what} in {}: {error}", self.files.dir.display());
         Failure::NotTaken(match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => BrokerError::Full(text),
             _ => BrokerError::Storage(text),
@@ -216,118 +318,70 @@ impl Committer {
         let why = format!(
             "{what}: {error}; and what was written could not be taken back: {cut}. Nothing is \
              taken any more. Check the disk of {}, then restart",
-            self.dir.display()
+            self.files.dir.display()
         );
         tracing::error!("{why}");
         self.link.send_replace(LinkState::Down(why.clone()));
         Failure::Unknown(BrokerError::Storage(why))
     }
 
-    /// Goes on to a new segment. The old one stays in use when that fails.
-    fn roll(
-        &mut self,
-        current: &mut Option<Current>,
-        frame: u64,
-        frees_room: bool,
-    ) -> io::Result<()> {
-        let needed = SEGMENT_HEADER + frame;
-        let len = self.segment_bytes.max(needed);
-        let sequence = self.next_sequence;
-        let create = |len| segment::create(&*self.disk, &self.dir, sequence, self.queue, len);
-        let (file, len, small) = match create(len) {
-            Ok(file) => (file, len, false),
-            Err(error) if frees_room && error.kind() == io::ErrorKind::StorageFull => {
-                let small = SMALL_SEGMENT.max(needed).min(len);
-                (create(small)?, small, true)
-            }
-            Err(error) => return Err(error),
-        };
-        self.next_sequence = sequence.checked_add(1).ok_or(io::ErrorKind::FileTooLarge)?;
-        {
-            let mut index = self.index.lock();
-            index.segments.entry(sequence).or_default();
-            index.segment_freed = true;
-        }
-        if let Some(old) = current.take() {
-            // Gives the reserved room back. When that is lost, so is only room.
-            if let Err(error) = old.file.truncate(old.end) {
-                tracing::warn!(%error, segment = old.sequence, "a full segment could not be cut");
-            }
-        }
-        *current = Some(Current { file, sequence, end: SEGMENT_HEADER, len, small });
-        Ok(())
-    }
-
-    /// Ends the segment with an empty frame: it proves that all before it was
-    /// confirmed, so that damage there is never taken for a torn tail.
+    /// Ends the last segment: that proves that all before was confirmed, so
+    /// that damage there is never taken for a torn tail.
     fn finish(&mut self, open: &Current) {
-        let mut bytes = FrameBuilder::default().finish();
-        bytes.seal();
-        let end = open.end + bytes.size();
-        bytes.place(&Place {
-            segment: u64::from(open.sequence),
-            commit: self.commit + 1,
-            commit_start: u32::try_from(open.end).unwrap_or(u32::MAX),
-            commit_left: 0,
-        });
-        let written = if end <= open.len {
-            segment::write_all(&*open.file, &[&bytes.buf], open.end)
-                .and_then(|()| open.file.truncate(end))
-        } else {
-            open.file.truncate(open.end)
-        };
-        if let Err(error) = written.and_then(|()| open.file.sync_all()) {
-            tracing::warn!(%error, "the last segment could not be finished; all confirmed is durable");
+        self.index.lock().needs.segment(open.sequence).sealed = true;
+        if let Err(error) = self.files.seal(open, self.commit, true) {
+            tracing::warn!(%error, "the last segment could not be ended; all confirmed is durable");
         }
+        self.index_later(open);
     }
 
-    /// Removes what nothing needs, one by one: while one cannot be removed, no
+    /// Frees what nothing needs, one by one: while one cannot be freed, no
     /// other is, since a later one may hold what the earlier one needs.
-    fn remove_useless(&mut self) {
+    fn free_useless(&mut self) {
         loop {
             let sequence = {
                 let mut index = self.index.lock();
-                if !index.segment_freed && !self.removal_failed {
+                if !index.needs.freed && !self.removal_failed {
                     return;
                 }
-                let Some(sequence) = index.useless_segment() else {
-                    index.segment_freed = false;
+                let Some(sequence) = index.needs.useless() else {
+                    index.needs.freed = false;
                     self.removal_failed = false;
                     return;
                 };
                 sequence
             };
-            let path = segment::path(&self.dir, sequence);
-            let removed = match self.disk.remove(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                other => other,
-            };
-            if let Err(error) = removed.and_then(|()| self.disk.sync_dir(&self.dir)) {
+            self.reader.forget(sequence);
+            if let Err(error) = self.files.free(sequence) {
                 if !self.removal_failed {
-                    tracing::warn!(%error, path = %path.display(), "a drained segment could not be removed");
+                    let path = segment::path(&self.files.dir, sequence);
+                    tracing::warn!(%error, path = %path.display(), "a drained segment could not be freed");
                 }
                 self.removal_failed = true;
                 return;
             }
-            self.reader.forget(sequence);
-            self.index.lock().segments.remove(&sequence);
+            self.index.lock().needs.remove(sequence);
         }
     }
 }
 
-/// Writes and syncs a group at the end of the segment.
-fn write(open: &Current, group: &VecDeque<Frame>) -> io::Result<()> {
-    const ZEROS: [u8; 8] = [0; 8];
-    let mut parts: Vec<&[u8]> = Vec::with_capacity(group.len() * 3);
-    for frame in group {
-        debug_assert!(frame.bytes.buf.len() >= FRAME_HEADER);
-        parts.push(&frame.bytes.buf);
-        parts.extend(frame.bytes.bodies.iter().map(|body| &body[..]));
-        let padding = frame.bytes.padding();
-        if padding > 0 {
-            parts.push(&ZEROS[..padding]);
-        }
+/// Applies a frame that was written at the end of the open segment.
+fn apply(
+    index: &mut Index,
+    open: &mut Current,
+    frame: &FrameBytes,
+    payloads: VecDeque<Option<super::cache::Payload>>,
+    now: i64,
+) {
+    let at = FrameAt {
+        segment: open.sequence,
+        offset: u32::try_from(open.end).unwrap_or(u32::MAX),
+        ops_len: u32::try_from(frame.ops().len()).unwrap_or(u32::MAX),
+    };
+    if let Err(error) = index.apply(at, frame.ops(), payloads, now) {
+        // Not possible: they were just encoded. The disk has them.
+        tracing::error!(%error, "a frame that was written cannot be read");
     }
-    segment::write_all(&*open.file, &parts, open.end)?;
-    open.file.sync_data()
+    index.needs.segment(open.sequence).bytes += frame.size();
+    open.end += frame.size();
 }

@@ -12,21 +12,26 @@
 //!
 //! # On disk
 //!
-//! `lock`, and segments `00000000000000000001.seg`, `…2.seg`, …: mode 0600, in
-//! a directory of mode 0700. A segment is reserved at its making, so that
-//! writing into it changes no metadata, and is cut to what it holds when it is
-//! full. After a header it holds frames, each at a multiple of 8:
+//! Mode 0600, in a directory of mode 0700: `lock`; segments,
+//! `00000000000000000001.seg`, `…2.seg`, …; beside each sealed one its index,
+//! `….idx` (see `sidecar`); and a few freed segment files, `….spare`, to be
+//! used again (see `files`). A segment is reserved at its making, so that
+//! writing into it changes no metadata. After a header it holds frames, each at
+//! a multiple of 8, up to its end frame; what stands behind that has no
+//! meaning:
 //!
 //! ```text
 //! segment = magic 8, version 2, zero 6, sequence 8, queue id 16, zero 20, CRC 4; frames
 //! frame   = magic 4, length of ops 4, length of bodies 8, segment 8, commit 8,
 //!           start of commit 4, frames left of commit 4, CRC of ops 4, CRC of header 4;
 //!           ops; bodies; zeros up to a multiple of 8
+//! end     = a frame without ops and bodies, with the number of the last commit
 //! op      = 1, meta, 0, length 4, CRC 4              put, with a body of its own
 //!         | 1, meta, 1, id 16, length 4, CRC 4       put, with a shared body
 //!         | 2, id 16, length 4, CRC 4                body, to be shared
 //!         | 3, meta                                  rehead: the head is replaced
 //!         | 4, id 16                                 ack
+//!         | 5, as 1 | 6, as 3 | 7, as 2              moved here by compaction
 //! meta    = id 16, priority 1, due 8, queue 1+n, flow key 1+n, head 4+n
 //! ```
 //!
@@ -37,47 +42,70 @@
 //! is never taken for a frame. A deferral is a rehead: its body is not written
 //! again.
 //!
+//! The version is 2. A directory of version 1 (no end frames, no moves, no
+//! indexes) is upgraded when it is opened, segment by segment; an older program
+//! refuses it from then on. A newer version is refused, and nothing changed.
+//!
 //! # Recovery
 //!
-//! The frames are applied in the order of the log. Each frame says where its
+//! Sealed segments are read from their indexes, or from their frames when there
+//! is none; the last one always from its frames. Each frame says where its
 //! commit begins, so that a place without a frame can be judged by what stands
 //! behind it: see `recovery`. A torn tail is cut, damage to what was confirmed
-//! is an error that names file and offset. An orderly end writes an empty
-//! frame behind the last one, which makes even damage to the last commit an
-//! error. After a crash, damage to the very last commit cannot be told from a
-//! torn tail.
+//! is an error that names file and offset. Both an orderly end and a recovery
+//! write an end frame, which makes even damage to the last commit an error.
+//! After a crash, damage to the very last commit cannot be told from a torn
+//! tail.
 //!
 //! # What happens on failure
 //!
 //! A failed write or sync: see `log`. No room: [`BrokerError::Full`], nothing
-//! is taken; acknowledgements may still find room in a small segment. A body
-//! that fails its checksum when it is to be handed over: the message goes to
-//! `quarantine`.
+//! is taken; acknowledgements may still find room in a small segment, and
+//! `disk_reserve` is kept for them: see `reserve`. A head or body that fails its
+//! checksum when it is to be handed over: the message goes to `quarantine`.
 //!
 //! # Space
 //!
-//! A segment is removed when nothing in it is needed: see `index`.
+//! A segment is freed when nothing in it is needed: see `needs`. One that is
+//! mostly dead is emptied by `compaction`, so that the space stays within about
+//! twice of what lives. A message that was copied stays where it stands in its
+//! flow; only after a restart it may come behind others of its flow that were
+//! published after it.
 
 mod admin;
+mod apply;
 mod bodies;
 mod browse;
 mod cache;
+mod codec;
+mod compaction;
 mod consumer;
 mod disk;
 mod draft;
 #[cfg(any(test, feature = "suite"))]
 pub mod faults;
+#[cfg(any(test, feature = "suite"))]
+mod faulty;
+mod files;
 mod flow;
+mod frame;
 mod handoff;
 mod index;
+mod indexing;
+mod line;
 mod log;
+mod moving;
+mod needs;
 pub mod offline;
 mod purge;
 mod quarantine;
 mod record;
 mod recovery;
+mod reserve;
+mod scan;
 mod segment;
 mod settle;
+mod sidecar;
 mod slab;
 mod stats;
 mod subscription;
@@ -104,11 +132,16 @@ pub use self::{
     stats::{CompactReport, QueueStats},
 };
 use self::{
-    disk::{DirLock, Disk, RealDisk},
+    compaction::Compactor,
+    disk::{Disk, RealDisk},
+    files::Files,
     handoff::Handoff,
     index::Index,
+    indexing::Indexer,
     log::Committer,
+    reserve::Reserve,
     segment::Reader,
+    stats::Counters,
     subscription::EmbeddedSubscription,
     topic::Topics,
 };
@@ -129,8 +162,17 @@ pub struct EmbeddedConfig {
     /// Most bytes that wait to be written; publishers wait beyond it.
     pub max_pending_bytes: usize,
     /// Bytes of just published messages kept in memory, so that they are not
-    /// read back.
+    /// read back; and as many of shared bodies, or a single larger one.
     pub cache_bytes: usize,
+    /// Bytes of the disk that publishes leave free.
+    pub disk_reserve: u64,
+    /// Most freed segment files that are kept to be used again.
+    pub spare_segments: usize,
+    /// Percent of the sealed segments that may be dead before compaction
+    /// begins; 100: never.
+    pub compact_dead: u8,
+    /// Bytes that compaction may write beside a hundred of others.
+    pub compact_rate: u16,
 }
 
 impl EmbeddedConfig {
@@ -143,6 +185,10 @@ impl EmbeddedConfig {
             commit_max_bytes: 4 << 20,
             max_pending_bytes: 32 << 20,
             cache_bytes: 16 << 20,
+            disk_reserve: 256 << 20,
+            spare_segments: 2,
+            compact_dead: 50,
+            compact_rate: 100,
         }
     }
 
@@ -164,6 +210,16 @@ struct Core {
     clock: Arc<dyn Clock>,
     topics: Topics,
     damaged: AtomicU64,
+    reserve: Arc<Reserve>,
+    counters: Arc<Counters>,
+    opened: Opened,
+}
+
+/// What the opening found.
+struct Opened {
+    time: Duration,
+    indexes_used: u64,
+    indexes_missing: u64,
 }
 
 impl Core {
@@ -209,47 +265,75 @@ impl EmbeddedQueue {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, BrokerError> {
         config.check()?;
-        let dir = config.dir;
+        let started = std::time::Instant::now();
+        let dir = config.dir.clone();
         let failed = |error: std::io::Error| {
             BrokerError::Storage(format!("{} could not be used: {error}", dir.display()))
         };
         disk.make_dir(&dir).map_err(failed)?;
-        let lock = DirLock::take(&dir).map_err(failed)?.ok_or_else(|| {
-            BrokerError::InUse(format!(
-                "another process has the queue in {} open. Stop it first, or give this one a \
-                 directory of its own",
-                dir.display()
-            ))
-        })?;
+        let lock = offline::lock(&dir)?;
         // The epochs of two openings must not meet.
         let mut index = Index::new(config.cache_bytes, Uuid::now_v7().as_u64_pair().1 << 20);
         let recovered = recovery::recover(&*disk, &dir, &mut index, clock.now().as_millis())?;
-        tracing::info!(dir = %dir.display(), messages = index.entries.live(), "the queue is open");
+        let next_sequence = recovered.last.map_or(Some(1), |last| last.checked_add(1));
+        let used_up =
+            || BrokerError::Storage(format!("{} has used up its segments", dir.display()));
+        let reserve = Arc::new(Reserve::new(Arc::clone(&disk), dir.clone(), config.disk_reserve));
+        let counters = Arc::new(Counters::default());
+        let mut files = Files {
+            disk: Arc::clone(&disk),
+            dir: dir.clone(),
+            queue: recovered.queue.unwrap_or_else(Uuid::now_v7),
+            segment_bytes: config.segment_bytes,
+            next_sequence: next_sequence.ok_or_else(used_up)?,
+            spares: Vec::new(),
+            max_spares: config.spare_segments,
+            reserve: Arc::clone(&reserve),
+            counters: Arc::clone(&counters),
+        };
+        for of in &recovered.old {
+            files.upgrade(of).map_err(failed)?;
+        }
+        if !recovered.old.is_empty() {
+            tracing::info!(dir = %dir.display(), segments = recovered.old.len(), "the queue was upgraded: an older program cannot open it any more");
+        }
+        files.tidy(|sequence| index.needs.contains(sequence)).map_err(failed)?;
+        let opened = Opened {
+            time: started.elapsed(),
+            indexes_used: recovered.indexes_used,
+            indexes_missing: recovered.unindexed.len() as u64,
+        };
+        tracing::info!(dir = %dir.display(), messages = index.entries.live(), time = ?opened.time, "the queue is open");
         let (link_sender, link) = watch::channel(LinkState::Up);
         let (ended_sender, ended) = watch::channel(false);
         let core = Arc::new(Core {
             index: Arc::new(Mutex::new(index)),
             handoff: Arc::new(Handoff::new(config.max_pending_bytes)),
-            reader: Arc::new(Reader::new(Arc::clone(&disk), dir.clone())),
+            reader: Arc::new(Reader::new(Arc::clone(&disk), dir.clone(), config.cache_bytes)),
             clock: Arc::clone(&clock),
             topics: Topics::default(),
             damaged: AtomicU64::new(0),
+            reserve,
+            counters: Arc::clone(&counters),
+            opened,
         });
+        let (index, reader) = (Arc::clone(&core.index), Arc::clone(&core.reader));
+        let compactor = Compactor::new(index, reader, Arc::clone(&disk), &config);
         let committer = Committer {
-            disk,
-            dir: dir.clone(),
+            files,
             lock,
-            queue: recovered.queue,
             index: Arc::clone(&core.index),
             handoff: Arc::clone(&core.handoff),
             reader: Arc::clone(&core.reader),
             link: link_sender,
             clock,
-            segment_bytes: config.segment_bytes,
             commit_max_bytes: config.commit_max_bytes as u64,
-            next_sequence: recovered.next_sequence,
+            open: None,
             commit: recovered.commit,
             removal_failed: false,
+            compactor,
+            indexer: Indexer::start(disk, dir.clone(), recovered.unindexed).map_err(failed)?,
+            counters,
             ended: ended_sender,
         };
         let thread = std::thread::Builder::new()
@@ -275,7 +359,29 @@ impl EmbeddedQueue {
     /// Numbers about its disk and its work.
     #[must_use]
     pub fn stats(&self) -> QueueStats {
-        QueueStats::default()
+        let (index, counters) = (self.core.index.lock(), &self.core.counters);
+        let mut stats = QueueStats {
+            messages: index.entries.live() as u64,
+            bodies: index.bodies.live() as u64,
+            spares: counters.spares.get(),
+            bytes_written: counters.bytes_written.get(),
+            commits: counters.commits.get(),
+            recycled: counters.recycled.get(),
+            created: counters.created.get(),
+            compactions: counters.compactions.get(),
+            compaction_bytes: counters.compaction_bytes.get(),
+            compaction_time: Duration::from_micros(counters.compaction_micros.get()),
+            recovery_time: self.core.opened.time,
+            indexes_used: self.core.opened.indexes_used,
+            indexes_missing: self.core.opened.indexes_missing,
+            ..QueueStats::default()
+        };
+        for (_, segment) in index.needs.iter() {
+            stats.segments += 1;
+            stats.bytes_on_disk += segment.bytes;
+            stats.live_bytes += segment.bytes - segment.dead();
+        }
+        stats
     }
 
     /// Copies all that lives out of segments that hold dead bytes, and frees
@@ -284,7 +390,9 @@ impl EmbeddedQueue {
     /// # Errors
     /// When it could not go on; nothing is lost.
     pub async fn compact(&self) -> Result<CompactReport, BrokerError> {
-        Ok(CompactReport::default())
+        let (request, report) = tokio::sync::oneshot::channel();
+        self.core.handoff.ask(request)?;
+        report.await.unwrap_or(Err(BrokerError::Closed))
     }
 
     fn join(&self) -> Result<(), BrokerError> {

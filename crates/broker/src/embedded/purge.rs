@@ -2,14 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    Core,
-    draft::Draft,
-    handoff::Failure,
-    index::{Index, Mark},
-    settle::Marks,
-    slab::{Entry, State},
-};
+use super::{Core, draft::Draft, handoff::Failure, index::Index, settle::Marks, slab::State};
 use crate::contract::{BrokerError, QueueName};
 
 /// Most acknowledgements of one frame.
@@ -77,16 +70,9 @@ impl Core {
                 false => Some(cursor),
             };
             for slot in slots {
-                index.take_out(slot);
-                let generation = index.next_generation();
-                let entry = &mut index.entries[slot];
-                entry.state = State::Removing;
-                entry.flags |= Entry::SETTLING;
-                entry.generation = generation;
-                let (flow, id) = (entry.flow, entry.id);
-                index.flows.queue_of(flow).depth.unacknowledged += 1;
+                let id = index.entries[slot].id;
+                marks.push(index.mark_removing(slot));
                 draft.frame.ack(id);
-                marks.push(Mark { slot, generation });
             }
         }
         drop(index);

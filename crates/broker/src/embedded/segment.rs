@@ -21,8 +21,9 @@ use super::{
 
 /// Bytes of the header; the first frame begins here.
 pub const SEGMENT_HEADER: u64 = 64;
-/// Version of the format.
-pub const VERSION: u16 = 1;
+/// Version of the format. In the first, a segment ended with zeros or with
+/// the file, files were never used again, and nothing was moved.
+pub const VERSION: u16 = 2;
 const MAGIC: [u8; 8] = *b"PHQUEUE\n";
 /// Files of sealed segments that stay open for reading.
 const OPEN_FILES: usize = 128;
@@ -36,6 +37,26 @@ pub fn path(dir: &Path, sequence: u32) -> PathBuf {
 pub fn sequence(path: &Path) -> Option<u32> {
     let name = path.file_name()?.to_str()?.strip_suffix(".seg")?;
     if name.len() != 20 { None } else { name.parse().ok() }
+}
+
+/// Path of a file that waits to become a segment; the number only tells such
+/// files apart.
+pub fn spare_path(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{number:020}.spare"))
+}
+
+/// Whether a file waits to become a segment.
+pub fn is_spare(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "spare")
+}
+
+/// What a header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// The queue that the segment belongs to.
+    pub queue: Uuid,
+    /// Version of the format.
+    pub version: u16,
 }
 
 /// The header's bytes.
@@ -57,7 +78,10 @@ pub enum HeaderError {
     #[error("its header is damaged or not that of a queue segment")]
     Damaged,
     /// Written by another version.
-    #[error("its format version is {0}, and this program knows {VERSION}: use a newer one")]
+    #[error(
+        "its format version is {0}, and this program knows the versions 1 to {VERSION}: it was \
+         written by a newer program, use that one"
+    )]
     Version(u16),
     /// It is from another directory.
     #[error("it belongs to another queue: move it back to the directory it came from")]
@@ -67,8 +91,8 @@ pub enum HeaderError {
     Renamed(u64),
 }
 
-/// Reads a header: the id of the queue it belongs to.
-pub fn decode_header(bytes: &[u8; 64], expected: u32) -> Result<Uuid, HeaderError> {
+/// Reads a header.
+pub fn decode_header(bytes: &[u8; 64], expected: u32) -> Result<Header, HeaderError> {
     let field = |at: usize| {
         let mut value = [0; 8];
         value.copy_from_slice(&bytes[at..at + 8]);
@@ -81,7 +105,7 @@ pub fn decode_header(bytes: &[u8; 64], expected: u32) -> Result<Uuid, HeaderErro
         return Err(HeaderError::Damaged);
     }
     let version = u16::from_le_bytes([bytes[8], bytes[9]]);
-    if version != VERSION {
+    if !(1..=VERSION).contains(&version) {
         return Err(HeaderError::Version(version));
     }
     if field(16) != u64::from(expected) {
@@ -89,32 +113,7 @@ pub fn decode_header(bytes: &[u8; 64], expected: u32) -> Result<Uuid, HeaderErro
     }
     let mut id = [0; 16];
     id.copy_from_slice(&bytes[24..40]);
-    Ok(Uuid::from_bytes(id))
-}
-
-/// Makes a segment: reserved, with its header, durable.
-pub fn create(
-    disk: &dyn Disk,
-    dir: &Path,
-    sequence: u32,
-    queue: Uuid,
-    len: u64,
-) -> io::Result<Arc<dyn DiskFile>> {
-    let path = path(dir, sequence);
-    let file = disk.create(&path)?;
-    let filled = (|| {
-        file.allocate(len)?;
-        write_all(&*file, &[&encode_header(sequence, queue)], 0)?;
-        file.sync_all()?;
-        disk.sync_dir(dir)
-    })();
-    if let Err(error) = filled {
-        if let Err(left) = disk.remove(&path) {
-            tracing::warn!(path = %path.display(), error = %left, "a segment that could not be made could not be removed either");
-        }
-        return Err(error);
-    }
-    Ok(file)
+    Ok(Header { queue: Uuid::from_bytes(id), version })
 }
 
 /// Writes all of these one after the other.
@@ -140,57 +139,21 @@ pub fn write_all(file: &dyn DiskFile, parts: &[&[u8]], offset: u64) -> io::Resul
     Ok(())
 }
 
-/// Reads parts again while they are moved: see [`Core::read_head`].
-const MOVES: usize = 8;
-
-impl super::Core {
-    /// The head of a live message.
-    pub fn read_head(&self, id: Uuid) -> Result<Bytes, String> {
-        self.read_moving(|index| index.find(id).map(|slot| index.head_span(slot)))
-    }
-
-    /// The body of a live message.
-    pub fn read_body(&self, id: Uuid) -> Result<Bytes, String> {
-        self.read_moving(|index| {
-            index.find(id).and_then(|slot| match index.body_part(slot) {
-                super::consumer::Part::At(span) => Some(span),
-                _ => None,
-            })
-        })
-    }
-
-    /// Reads what compaction may move while it is read: a failure counts only
-    /// when it stands where it stood.
-    pub fn read_moving(
-        &self,
-        place: impl Fn(&super::index::Index) -> Option<Span>,
-    ) -> Result<Bytes, String> {
-        let mut before = None;
-        let mut failure = super::settle::BODY_GONE.to_owned();
-        for _ in 0..MOVES {
-            let now = place(&self.index.lock());
-            let Some(span) = now.filter(|_| now != before) else { break };
-            match self.reader.read(span) {
-                Ok(bytes) => return Ok(bytes),
-                Err(why) => failure = why,
-            }
-            before = now;
-        }
-        Err(failure)
-    }
-}
-
-/// Reads parts of messages back; keeps a bounded number of files open.
+/// Reads parts of messages back; keeps a bounded number of files open, and the
+/// shared bodies that were read last.
 pub struct Reader {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     open: Mutex<VecDeque<(u32, Arc<dyn DiskFile>)>>,
+    shared: Mutex<VecDeque<(Span, Bytes)>>,
+    shared_bytes: usize,
 }
 
 impl Reader {
-    /// Reads from the segments of a directory.
-    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> Self {
-        Self { disk, dir, open: Mutex::default() }
+    /// Reads from the segments of a directory, and keeps about so many bytes
+    /// of shared bodies, or a single larger one.
+    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, shared_bytes: usize) -> Self {
+        Self { disk, dir, open: Mutex::default(), shared: Mutex::default(), shared_bytes }
     }
 
     fn file(&self, segment: u32) -> io::Result<Arc<dyn DiskFile>> {
@@ -206,9 +169,10 @@ impl Reader {
         Ok(file)
     }
 
-    /// Forgets a file that is removed.
+    /// Forgets a segment that goes.
     pub fn forget(&self, segment: u32) {
         self.open.lock().retain(|(sequence, _)| *sequence != segment);
+        self.shared.lock().retain(|(span, _)| span.segment != segment);
     }
 
     /// Reads and checks one part of a message. The error says where it is.
@@ -228,5 +192,23 @@ impl Reader {
             return Err(format!("{} is damaged: {} bytes fail their checksum", at(), span.len));
         }
         Ok(bytes.into())
+    }
+
+    /// The same for a body that others share, who will want it soon.
+    pub fn read_shared(&self, span: Span) -> Result<Bytes, String> {
+        if let Some((_, bytes)) = self.shared.lock().iter().find(|(kept, _)| *kept == span) {
+            return Ok(bytes.clone());
+        }
+        let bytes = self.read(span)?;
+        if self.shared_bytes > 0 {
+            let mut shared = self.shared.lock();
+            let mut kept: usize = shared.iter().map(|(_, bytes)| bytes.len()).sum();
+            while kept + bytes.len() > self.shared_bytes {
+                let Some((_, oldest)) = shared.pop_front() else { break };
+                kept -= oldest.len();
+            }
+            shared.push_back((span, bytes.clone()));
+        }
+        Ok(bytes)
     }
 }

@@ -14,7 +14,6 @@ use uuid::Uuid;
 
 use super::{
     Core,
-    consumer::Part,
     draft::{Draft, Held, Kept, check_size, compose, cost, meta, objection},
     handoff::{Failure, Frame},
     index::Mark,
@@ -82,6 +81,7 @@ impl Core {
                 taken.push(publish);
             }
         }
+        self.reserve.check()?;
         let bytes = cost(taken.iter().copied());
         check_size(bytes)?;
         let room = self.handoff.room(bytes).await?;
@@ -199,21 +199,21 @@ impl Core {
                 continue;
             };
             let shared = index.shared_key(settled.slot);
-            let part = index.body_part(settled.slot);
-            kept.entry(token).or_insert(Kept { shared, part, bytes: Bytes::new() });
+            let id = settled.id;
+            kept.entry(token).or_insert(Kept { shared, id, bytes: Bytes::new() });
         }
         kept
     }
 
     /// Reads what has to be copied; returns how many bytes.
-    async fn read_kept(&self, kept: &mut HashMap<Token, Kept>) -> Result<u64, BrokerError> {
+    async fn read_kept(
+        self: &Arc<Self>,
+        kept: &mut HashMap<Token, Kept>,
+    ) -> Result<u64, BrokerError> {
         let mut copied = 0;
         for kept in kept.values_mut().filter(|kept| kept.shared.is_none()) {
-            let Part::At(span) = kept.part else {
-                return Err(BrokerError::Storage(BODY_GONE.to_owned()));
-            };
-            let reader = Arc::clone(&self.reader);
-            let read = tokio::task::spawn_blocking(move || reader.read(span)).await;
+            let (core, id) = (Arc::clone(self), kept.id);
+            let read = tokio::task::spawn_blocking(move || core.read_body(id)).await;
             let bytes = read
                 .unwrap_or_else(|error| Err(error.to_string()))
                 .map_err(BrokerError::Storage)?;

@@ -1,6 +1,51 @@
 //! What the queue tells about its disk and its work.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+/// What the commit thread counts.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Bytes written into segments.
+    pub bytes_written: Counter,
+    /// Commits.
+    pub commits: Counter,
+    /// Segments from spare files.
+    pub recycled: Counter,
+    /// Segments from new files.
+    pub created: Counter,
+    /// Spare files now.
+    pub spares: Counter,
+    /// Segments compacted away.
+    pub compactions: Counter,
+    /// Bytes written by compaction.
+    pub compaction_bytes: Counter,
+    /// Microseconds given to compaction.
+    pub compaction_micros: Counter,
+}
+
+/// A number that one thread writes and others read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it.
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Sets it.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Numbers of an open queue. Counters begin at its opening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -17,7 +17,6 @@ use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 use super::{
     Core,
     consumer::{Part, Picked},
-    segment::Reader,
     settle::BODY_GONE,
 };
 use crate::contract::{
@@ -99,8 +98,8 @@ impl EmbeddedSubscription {
     fn deliver(&mut self, picked: Vec<Picked>) -> Vec<Delivery> {
         let in_memory = |p: &Picked| matches!((&p.head, &p.body), (Part::Here(_), Part::Here(_)));
         if !picked.iter().all(in_memory) {
-            let reader = Arc::clone(&self.core.reader);
-            let read = move || picked.into_iter().map(|p| read(&reader, p)).collect();
+            let core = Arc::clone(&self.core);
+            let read = move || picked.into_iter().map(|p| read(&core, p)).collect();
             self.reading = Some(tokio::task::spawn_blocking(read));
             return Vec::new();
         }
@@ -152,15 +151,24 @@ fn delivery(picked: Picked, head: Bytes, body: Bytes, handed_over: Instant) -> D
     }
 }
 
-fn read(reader: &Reader, picked: Picked) -> (Picked, Result<(Bytes, Bytes), Damage>) {
-    let part = |part: &Part| match part {
+fn read(core: &Core, picked: Picked) -> (Picked, Result<(Bytes, Bytes), Damage>) {
+    // What has moved since it was picked is looked up again.
+    let head = match &picked.head {
         Part::Here(bytes) => Ok(bytes.clone()),
-        Part::At(span) => reader.read(*span),
+        Part::At(span) => core.reader.read(*span).or_else(|_| core.read_head(picked.id)),
         Part::Missing => Err(BODY_GONE.to_owned()),
     };
-    let result = match part(&picked.head) {
+    let body = || match &picked.body {
+        Part::Here(bytes) => Ok(bytes.clone()),
+        Part::At(span) if picked.shared => {
+            core.reader.read_shared(*span).or_else(|_| core.read_body(picked.id))
+        }
+        Part::At(span) => core.reader.read(*span).or_else(|_| core.read_body(picked.id)),
+        Part::Missing => Err(BODY_GONE.to_owned()),
+    };
+    let result = match head {
         Err(why) => Err(Damage { head: None, why }),
-        Ok(head) => match part(&picked.body) {
+        Ok(head) => match body() {
             Err(why) => Err(Damage { head: Some(head), why }),
             Ok(body) => Ok((head, body)),
         },

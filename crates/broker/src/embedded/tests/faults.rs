@@ -4,10 +4,13 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use posthaste_model::SystemClock;
 
-use super::{acknowledge, all, faulty::FaultyDisk, messages, name, open};
+use super::{acknowledge, all, messages, name, open};
 use crate::{
     contract::{Broker, BrokerError, Depth, LinkState, Publish, PublishOutcome, Settlement},
-    embedded::{EmbeddedConfig, EmbeddedQueue},
+    embedded::{
+        EmbeddedConfig, EmbeddedQueue,
+        faulty::{Faults, FaultyDisk},
+    },
     suite::{self, AMPLE},
 };
 
@@ -128,7 +131,7 @@ async fn what_cannot_be_taken_back_ends_the_queue() {
     let outcome = queue.publish(messages(&pool, ["unknown".into()])).await.unwrap();
     assert!(matches!(&outcome[..], [PublishOutcome::Unknown(_)]), "{outcome:?}");
     assert!(matches!(&*queue.link_state().borrow(), LinkState::Down(_)));
-    disk.set(|faults| *faults = super::faulty::Faults::default());
+    disk.set(|faults| *faults = Faults::default());
     let refused = publish(&queue, messages(&pool, ["refused".into()])).await;
     let Err(BrokerError::Storage(why)) = &refused else { panic!("{refused:?}") };
     assert!(why.contains("restart"), "{why}");
@@ -141,7 +144,7 @@ async fn what_cannot_be_taken_back_ends_the_queue() {
 #[tokio::test]
 async fn a_full_disk_refuses_and_still_acknowledges() {
     let (dir, pool) = (tempfile::tempdir().unwrap(), name("pool"));
-    let config = EmbeddedConfig { segment_bytes: 2 << 20, ..small() };
+    let config = EmbeddedConfig { segment_bytes: 2 << 20, spare_segments: 0, ..small() };
     let (disk, queue) = open_faulty(dir.path(), config);
     let large = || messages(&pool, ["x".repeat(500 << 10)]);
     for _ in 0..4 {
@@ -212,13 +215,13 @@ async fn a_segment_that_cannot_be_removed_stops_the_others() {
     }
     let before = super::segments(dir.path());
     assert!(before.len() >= 3);
-    disk.set(|faults| faults.remove = true);
+    disk.set(|faults| (faults.remove, faults.rename) = (true, true));
     let mut subscription = queue.subscribe(&pool, AMPLE).await.unwrap();
     let taken = suite::take(&mut *subscription, 20).await;
     acknowledge(&queue, &taken).await;
     publish(&queue, messages(&pool, ["one".into()])).await.unwrap();
     assert!(super::segments(dir.path()).starts_with(&before));
-    disk.set(|faults| faults.remove = false);
+    disk.set(|faults| (faults.remove, faults.rename) = (false, false));
     publish(&queue, messages(&pool, ["two".into()])).await.unwrap();
     drop(subscription);
     holds(dir.path(), queue, &["one", "two"]).await;

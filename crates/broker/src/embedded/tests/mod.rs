@@ -2,12 +2,14 @@
 
 mod bench;
 mod bounds;
+mod compact;
 mod damage;
 mod faults;
-mod faulty;
 mod model;
 mod records;
+mod recycle;
 mod space;
+mod upgrade;
 
 use std::{path::Path, sync::Arc};
 
@@ -50,7 +52,8 @@ async fn acknowledge(queue: &EmbeddedQueue, deliveries: &[Delivery]) {
 /// The segments in a directory, oldest first.
 fn segments(dir: &Path) -> Vec<std::path::PathBuf> {
     let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = files.filter(|path| path.extension().is_some()).collect();
+    let mut files: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|of| of == "seg")).collect();
     files.sort();
     files
 }

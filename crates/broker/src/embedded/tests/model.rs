@@ -11,13 +11,13 @@ use posthaste_model::{Clock, ManualClock, Timestamp};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::{bench::snapshot, name};
+use super::name;
 use crate::{
     contract::{
         Body, Broker, Delivery, FlowKey, Publish, PublishOutcome, QueueName, Settlement,
         SharedBody, Subscription, Token,
     },
-    embedded::{EmbeddedConfig, EmbeddedQueue},
+    embedded::{EmbeddedConfig, EmbeddedQueue, faulty::FaultyDisk},
     suite::{AMPLE, tokens},
 };
 
@@ -31,7 +31,9 @@ enum Step {
     Copy(usize),
     Drop,
     Purge(usize),
+    Compact,
     Crash,
+    PowerLoss(u64),
     Restart,
 }
 
@@ -49,7 +51,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (1..3usize).prop_map(Step::Copy),
         1 => Just(Step::Drop),
         1 => (0..2usize).prop_map(Step::Purge),
+        1 => Just(Step::Compact),
         1 => Just(Step::Crash),
+        1 => any::<u64>().prop_map(Step::PowerLoss),
         1 => Just(Step::Restart),
     ];
     proptest::collection::vec(step, 1..60)
@@ -61,6 +65,8 @@ struct Run {
     root: tempfile::TempDir,
     number: u32,
     clock: Arc<ManualClock>,
+    disk: FaultyDisk,
+    config: (u8, usize),
     queue: Option<Arc<EmbeddedQueue>>,
     queues: [QueueName; 2],
     subscription: Option<Box<dyn Subscription>>,
@@ -70,12 +76,15 @@ struct Run {
 }
 
 impl Run {
-    fn new() -> Self {
+    /// Compaction and spare files as given.
+    fn new(config: (u8, usize)) -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
         let mut run = Self {
             root: tempfile::tempdir().unwrap(),
             number: 0,
             clock,
+            disk: FaultyDisk::default(),
+            config,
             queue: None,
             queues: [name("a"), name("b")],
             subscription: None,
@@ -95,9 +104,13 @@ impl Run {
         let config = EmbeddedConfig {
             segment_bytes: 4096,
             cache_bytes: 4000,
+            compact_dead: self.config.0,
+            spare_segments: self.config.1,
             ..EmbeddedConfig::new(self.dir())
         };
-        self.queue = Some(EmbeddedQueue::open(config, self.clock.clone()).unwrap());
+        self.disk = FaultyDisk::default();
+        let disk = Arc::new(self.disk.clone());
+        self.queue = Some(EmbeddedQueue::open_on(disk, config, self.clock.clone()).unwrap());
     }
 
     fn queue(&self) -> Arc<EmbeddedQueue> {
@@ -169,10 +182,17 @@ impl Run {
                 self.live.retain(|id, (of, ..)| *of != queue || held.contains(id));
                 assert_eq!(usize::try_from(purged).unwrap(), before - self.live.len());
             }
-            Step::Crash => {
+            Step::Compact => {
+                let report = self.queue().compact().await.unwrap();
+                assert!(report.after <= report.before, "{report:?}");
+            }
+            Step::Crash | Step::PowerLoss(_) => {
                 let from = self.dir();
                 self.number += 1;
-                snapshot(&from, &self.dir());
+                match step {
+                    Step::PowerLoss(seed) => self.disk.crash(&from, &self.dir(), seed).unwrap(),
+                    _ => self.disk.snapshot(&from, &self.dir()).unwrap(),
+                }
                 self.restart();
                 self.check().await;
             }
@@ -271,10 +291,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn does_what_the_model_does(steps in steps()) {
+    fn does_what_the_model_does(steps in steps(), dead in 0..100u8, spares in 0..3usize) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut run = Run::new();
+            let mut run = Run::new((dead, spares));
             for step in steps {
                 run.step(step).await;
             }
@@ -293,6 +313,8 @@ proptest! {
             run.restart();
             run.check().await;
             run.queue = None;
+            let verified = crate::embedded::offline::verify(&run.dir()).unwrap();
+            assert_eq!((verified.messages, verified.problems), (0, vec![]));
             assert!(super::segments(&run.dir()).len() <= 1);
         });
     }

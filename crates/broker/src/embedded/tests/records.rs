@@ -4,8 +4,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::super::record::{
-    BodyKey, FRAME_HEADER, FrameBuilder, FrameHeader, Meta, Op, Ops, Place, PutBody, check,
+use super::super::{
+    frame::{FRAME_HEADER, FrameHeader, Place},
+    record::{BodyKey, FrameBuilder, Meta, Op, Ops, PutBody, check},
 };
 
 #[derive(Debug, Clone)]
@@ -42,6 +43,7 @@ fn meta(spec: &Spec) -> Meta<'_> {
         flow_key: &spec.4,
         head: &spec.5,
         head_at: 0,
+        sum: None,
     }
 }
 

@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use posthaste_model::SystemClock;
 
-use super::{acknowledge, all, faulty::FaultyDisk, messages, name, open, segments};
+use super::{acknowledge, all, messages, name, open, segments};
 use crate::{
     contract::{Broker, Settlement, Subscription},
-    embedded::{EmbeddedConfig, EmbeddedQueue},
+    embedded::{EmbeddedConfig, EmbeddedQueue, faulty::FaultyDisk},
     suite::{self, AMPLE, deferral},
 };
 
