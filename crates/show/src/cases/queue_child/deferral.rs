@@ -1,5 +1,6 @@
 //! Messages that are handed over, deferred, handed over again …, as when every
-//! destination says "later". The clock is moved, nothing waits.
+//! destination says "later"; then most are delivered, and what is left stands
+//! here and there in all segments. The clock is moved, nothing waits.
 
 use std::{
     collections::HashSet,
@@ -11,17 +12,19 @@ use std::{
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use posthaste_broker::{
-    Body, Broker as _, Delivery, Publish, Settlement,
+    Body, Broker as _, Delivery, Publish, QueueName, Settlement,
     embedded::{EmbeddedQueue, QueueStats},
 };
 use posthaste_model::{Clock as _, ManualClock, Timestamp};
 use posthaste_show::measure;
 use serde::{Deserialize, Serialize};
 
-use super::work::{HEAD, close, consume, insert, message, open_with, pool};
+use super::work::{HEAD, close, consume, drain, insert, message, open_with, pool};
 
 /// Until the next attempt.
 const DELAY: Duration = Duration::from_secs(3600);
+/// Of so many messages one is left at the end, as of a mailing.
+const TAIL: u64 = 20;
 /// Messages of one publish.
 const BATCH: u64 = 100;
 
@@ -49,6 +52,10 @@ pub struct Deferred {
     pub invented: u64,
     /// Seconds of that restart.
     pub start: f64,
+    /// Heads and bodies of the one in twenty that is left when the others were
+    /// delivered, and the disk then.
+    pub tail_live: u64,
+    pub tail_disk: u64,
     /// The disk after the drain.
     pub disk_drained: u64,
 }
@@ -126,16 +133,14 @@ pub async fn run(dir: &Path, messages: u64, times: u32, bytes: usize) -> Result<
     let begin = Instant::now();
     let queue = open_with(dir, Arc::<ManualClock>::clone(&clock)).await?;
     let start = begin.elapsed().as_secs_f64();
-    let mut seen = Seen::default();
     let there = queue.depth(&pool()?).await?.total();
-    consume(&queue, there, |taken| {
-        for delivery in &taken {
-            seen.add(read(delivery, bytes), times, messages);
-        }
-        let tokens = taken.into_iter().map(|delivery| delivery.token).collect();
-        Ok(Settlement { tokens, publishes: Vec::new() })
-    })
-    .await?;
+    let seen = deliver_most(&queue, &clock, there, messages, times, bytes).await?;
+    let tail = messages.div_ceil(TAIL);
+    let tail_disk = at_rest(dir).await?;
+    eprintln!("  all but {tail} delivered, {} MiB on the disk", tail_disk >> 20);
+    clock.advance(DELAY);
+    queue.clock_moved();
+    drain(&queue, queue.depth(&pool()?).await?.total()).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let disk_drained = measure::disk_usage(dir)?;
     close(&queue).await?;
@@ -152,6 +157,8 @@ pub async fn run(dir: &Path, messages: u64, times: u32, bytes: usize) -> Result<
         lost: messages - seen.numbers.len() as u64,
         invented: invented + seen.invented,
         start,
+        tail_live: tail * (HEAD + bytes.max(8)) as u64,
+        tail_disk,
         disk_drained,
     })
 }
@@ -164,6 +171,65 @@ fn report(time: u32, begin: Instant, disk: u64, stats: &QueueStats) {
         stats.segments,
         stats.compactions,
     );
+}
+
+/// Takes every message once: most are delivered, one in twenty is deferred
+/// again. Gives which were there.
+async fn deliver_most(
+    queue: &Arc<EmbeddedQueue>,
+    clock: &ManualClock,
+    there: u64,
+    messages: u64,
+    attempts: u32,
+    bytes: usize,
+) -> Result<Seen> {
+    let (name, due) = (pool()?, clock.now().plus(DELAY));
+    let mut seen = Seen::default();
+    consume(queue, there, |taken| {
+        let mut settlement = Settlement::default();
+        for delivery in taken {
+            settlement.tokens.push(delivery.token);
+            let number = seen.add(read(&delivery, bytes), attempts, messages);
+            if let Some(number) = number.filter(|number| number % TAIL == 0) {
+                settlement.publishes.push(deferred(&name, delivery, due, number, attempts));
+            }
+        }
+        Ok(settlement)
+    })
+    .await?;
+    Ok(seen)
+}
+
+/// The same message, to be handed over again.
+fn deferred(
+    name: &QueueName,
+    delivery: Delivery,
+    due: Timestamp,
+    number: u64,
+    attempts: u32,
+) -> Publish {
+    Publish {
+        queue: name.clone(),
+        id: delivery.id,
+        priority: delivery.priority,
+        due: Some(due),
+        flow_key: delivery.flow_key,
+        head: head(number, attempts + 1),
+        body: Body::Kept(delivery.token),
+    }
+}
+
+/// What the directory takes when it has stopped to shrink.
+async fn at_rest(dir: &Path) -> Result<u64> {
+    let (mut disk, mut since) = (measure::disk_usage(dir)?, Instant::now());
+    while since.elapsed() < Duration::from_secs(3) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = measure::disk_usage(dir)?;
+        if now != disk {
+            (disk, since) = (now, Instant::now());
+        }
+    }
+    Ok(disk)
 }
 
 /// Takes every message once and defers it; gives how many came that should
@@ -183,15 +249,7 @@ async fn defer_all(
             let number = seen.add(read(&delivery, bytes), attempts, messages);
             let Some(number) = number else { bail!("{} is not as it was published", delivery.id) };
             settlement.tokens.push(delivery.token);
-            settlement.publishes.push(Publish {
-                queue: name.clone(),
-                id: delivery.id,
-                priority: delivery.priority,
-                due: Some(due),
-                flow_key: delivery.flow_key,
-                head: head(number, attempts + 1),
-                body: Body::Kept(delivery.token),
-            });
+            settlement.publishes.push(deferred(&name, delivery, due, number, attempts));
         }
         Ok(settlement)
     })
