@@ -25,7 +25,7 @@ use clap::Parser;
 use posthaste_broker::{Credit, Token};
 use posthaste_broker_stomp::{
     Client, ClientConfig, Connection, Destination, LinkError, Login, Message, Node, Pool,
-    PoolConfig, Receive, Send, SendOutcome, client::Epochs,
+    PoolConfig, Publication, Receive, SendOutcome, client::Epochs,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
@@ -52,6 +52,9 @@ struct Arguments {
     /// The command that starts the broker and becomes it.
     #[arg(long)]
     run: Option<String>,
+    /// With `--run`: how often it is killed in either half.
+    #[arg(long, default_value_t = 1)]
+    kills: usize,
 }
 
 /// The header that names a message.
@@ -91,8 +94,10 @@ async fn all(arguments: &Arguments, config: &ClientConfig, broker: &Arc<Broker>)
     run.consume(&client, arguments.messages, None).await?;
     run.cycles(&client).await?;
     if arguments.run.is_some() {
-        run.pool(config, &epochs, arguments.messages, Some(broker)).await?;
-        run.consume(&client, arguments.messages, Some(broker)).await?;
+        for _ in 0..arguments.kills {
+            run.pool(config, &epochs, arguments.messages, Some(broker)).await?;
+            run.consume(&client, arguments.messages, Some(broker)).await?;
+        }
         run.black_hole(&client, broker).await?;
     }
     client.close(Duration::from_secs(5)).await?;
@@ -163,9 +168,9 @@ struct Run {
 }
 
 impl Run {
-    fn message(&self, id: &str) -> Send {
+    fn message(&self, id: &str) -> Publication {
         let body = Bytes::from(vec![b'm'; self.body]);
-        let mut message = Send::new(Destination::Queue(self.queue.clone()), body);
+        let mut message = Publication::new(Destination::Queue(self.queue.clone()), body);
         message.duplicate_id = Some(id.to_owned());
         message.headers.push(ID, id);
         message
@@ -272,16 +277,18 @@ impl Run {
             sent.push(connection.send(&self.message(id)).await);
         }
         for confirmation in sent {
-            ensure!(confirmation.outcome().await == SendOutcome::Durable);
+            let outcome = confirmation.outcome().await;
+            ensure!(outcome == SendOutcome::Durable, "{outcome:?}");
         }
         self.confirmed(ids);
         let (mut cycles, mut again) = (0, 0);
         loop {
-            let mut subscription = connection.subscribe(&self.receive()).await?;
+            let mut subscription =
+                connection.subscribe(&self.receive()).await.context("subscribing")?;
             let Ok(messages) = timeout(Duration::from_secs(3), subscription.next()).await else {
                 break;
             };
-            let messages = messages?;
+            let messages = messages.context("receiving")?;
             // Half of them, but all of a single one.
             let half = messages.len().div_ceil(2);
             let mut tokens = Vec::new();
@@ -292,10 +299,10 @@ impl Run {
                 again += *times;
                 *times += 1;
             }
-            connection.acknowledge(&tokens).await?;
+            connection.acknowledge(&tokens).await.context("acknowledging")?;
             cycles += 1;
             if cycles % 2 == 0 {
-                subscription.unsubscribe().await?;
+                subscription.unsubscribe().await.context("unsubscribing")?;
             }
         }
         println!("subscribed and ended {cycles} times: lost {}, again {again}", self.missing());
@@ -337,7 +344,7 @@ impl Run {
         let unknown = Arc::new(AtomicUsize::new(0));
         let mut tasks = tokio::task::JoinSet::new();
         for ids in ids.chunks(count.div_ceil(20).max(1)) {
-            let batches: Vec<Vec<Send>> =
+            let batches: Vec<Vec<Publication>> =
                 ids.chunks(50).map(|ids| ids.iter().map(|id| self.message(id)).collect()).collect();
             let (pool, done, unknown) =
                 (Arc::clone(&pool), Arc::clone(&done), Arc::clone(&unknown));
@@ -468,7 +475,7 @@ impl Run {
 /// Until each message of the batch is confirmed.
 async fn publish(
     pool: &Pool,
-    mut batch: Vec<Send>,
+    mut batch: Vec<Publication>,
     done: &AtomicUsize,
     unknown: &AtomicUsize,
 ) -> Result<()> {

@@ -43,6 +43,6 @@ pub use config::{ClientConfig, ConnectionOptions, Login, Node, ServerRequirement
 pub use connection::{Confirmation, Connection, Message, StaleToken, Subscription};
 pub use dialect::{Destination, Dialect};
 pub use error::{LinkError, SettingsError};
-pub use message::{Receive, Send, SendOutcome, Settling};
+pub use message::{Publication, Receive, SendOutcome, Settling};
 pub use pool::{Pool, PoolConfig};
 pub use tls::TlsClient;

@@ -9,9 +9,9 @@ use crate::{
     error::LinkError,
 };
 
-/// A message to publish.
+/// A message to publish (a SEND).
 #[derive(Debug, Clone)]
-pub struct Send {
+pub struct Publication {
     /// Where to.
     pub destination: Destination,
     /// By which Artemis recognises a repetition (within one address, over the
@@ -46,7 +46,7 @@ const RESERVED: [&str; 14] = [
     "transaction",
 ];
 
-impl Send {
+impl Publication {
     /// A durable message of middle priority.
     #[must_use]
     pub fn new(destination: Destination, body: Bytes) -> Self {
@@ -175,8 +175,8 @@ impl Receive {
 mod tests {
     use super::*;
 
-    fn send() -> Send {
-        Send::new(Destination::Queue("q".into()), Bytes::from_static(b"x"))
+    fn send() -> Publication {
+        Publication::new(Destination::Queue("q".into()), Bytes::from_static(b"x"))
     }
 
     #[test]
@@ -213,10 +213,10 @@ mod tests {
             message
         };
         for message in [
-            Send { priority: 10, ..send() },
-            Send { destination: Destination::Queue("a b".into()), ..send() },
-            Send { body: Bytes::from(vec![0; 11]), ..send() },
-            Send { duplicate_id: Some("\0".into()), ..send() },
+            Publication { priority: 10, ..send() },
+            Publication { destination: Destination::Queue("a b".into()), ..send() },
+            Publication { body: Bytes::from(vec![0; 11]), ..send() },
+            Publication { duplicate_id: Some("\0".into()), ..send() },
             with("receipt", "1"),
             with("transaction", "1"),
             with("AMQ_SCHEDULED_DELAY", "1"),

@@ -6,8 +6,8 @@
 //! gathered while one transaction was being committed goes into the next.
 //!
 //! Invariants: at most [`PoolConfig::queue`] messages wait on each connection,
-//! whoever brings more waits; no outcome takes longer than the wait for a
-//! connection and the receipt's bound together.
+//! whoever brings more waits; whatever has its turn gets its outcome within the wait
+//! for a connection and the receipt's bound.
 //!
 //! On failure what was sent is *unknown*. A transaction that is refused is
 //! repeated message by message, so that one invalid message fails alone.
@@ -22,7 +22,7 @@ use crate::{
     config::ClientConfig,
     connection::Connection,
     error::LinkError,
-    message::{Send, SendOutcome},
+    message::{Publication, SendOutcome},
 };
 
 /// The bounds of a pool.
@@ -57,7 +57,7 @@ struct Line {
 }
 
 struct Job {
-    message: Send,
+    message: Publication,
     reply: oneshot::Sender<SendOutcome>,
 }
 
@@ -91,7 +91,7 @@ impl Pool {
 
     /// Publishes a batch: one outcome a message, in their order. Cancelling
     /// does not take back what is on its way.
-    pub async fn publish(&self, batch: Vec<Send>) -> Vec<SendOutcome> {
+    pub async fn publish(&self, batch: Vec<Publication>) -> Vec<SendOutcome> {
         let Some(line) = self.line() else { return Vec::new() };
         let mut replies = Vec::with_capacity(batch.len());
         for message in batch {

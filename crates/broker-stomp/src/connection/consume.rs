@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     codec::{Command, Frame, Headers},
+    dialect::Dialect,
     error::LinkError,
     message::Receive,
 };
@@ -171,22 +172,31 @@ impl Connection {
         tokens: &[Token],
     ) -> Result<Vec<Result<(), StaleToken>>, LinkError> {
         let permit = self.permit().await?;
-        Ok(self.shared().acknowledge(tokens, permit, None))
+        Ok(self.shared().acknowledge(tokens, permit, None, None))
     }
 
     /// The same, and returns when the broker has confirmed it: the messages do
     /// not come again.
     ///
+    /// On Classic this takes a transaction: it confirms a plain ACK before its
+    /// store has it, and a killed broker handed out 200 confirmed ones again.
+    ///
     /// # Errors
-    /// When the connection ended, with it unknown whether the messages come
-    /// again.
+    /// When the broker refuses, or the connection ends, which a refusal brings
+    /// about: it is unknown whether the messages come again.
     pub async fn acknowledge_durably(
         &self,
         tokens: &[Token],
     ) -> Result<Vec<Result<(), StaleToken>>, LinkError> {
+        let name = match self.dialect() {
+            Dialect::Artemis => None,
+            Dialect::Classic => Some(self.transaction_name().await?),
+        };
+        let transaction = name.as_ref().map(|name| name.text);
         let (reply, answer) = oneshot::channel();
         let permit = self.permit().await?;
-        let results = self.shared().acknowledge(tokens, permit, Some(Waiter::Control(reply)));
+        let waiter = Some(Waiter::Acknowledger(reply));
+        let results = self.shared().acknowledge(tokens, permit, waiter, transaction);
         answer.await.unwrap_or(Err(LinkError::Closed))?;
         Ok(results)
     }

@@ -8,12 +8,12 @@ use super::{
     Connection,
     state::{Shared, WINDOW_UNIT, Waiter},
     with_receipt,
-    writer::Outgoing,
+    writer::{Outgoing, mark},
 };
 use crate::{
-    codec::{Command, Frame, Headers},
+    codec::Command,
     error::LinkError,
-    message::{Send, SendOutcome},
+    message::{Publication, SendOutcome},
 };
 
 /// What will become of a message. Dropping it does not take the message back.
@@ -30,19 +30,19 @@ impl Confirmation {
 impl Connection {
     /// Publishes a message. Returns when it is on its way, which waits for room
     /// in the window; messages keep the order of these calls.
-    pub async fn send(&self, message: &Send) -> Confirmation {
+    pub async fn send(&self, message: &Publication) -> Confirmation {
         let (reply, outcome) = oneshot::channel();
         self.send_to(message, reply).await;
         Confirmation(outcome)
     }
 
     /// The same, with the place where the outcome goes.
-    pub(crate) async fn send_to(&self, message: &Send, reply: oneshot::Sender<SendOutcome>) {
+    pub(crate) async fn send_to(&self, message: &Publication, reply: oneshot::Sender<SendOutcome>) {
         let waiter = Waiter::Publisher(reply);
         let shared = self.shared();
         let frame = match message.frame(self.dialect(), &shared.options.limits) {
             Ok(frame) => frame,
-            Err(error) => return waiter.rejected(error),
+            Err(error) => return waiter.refused(error),
         };
         let window = self.window(1, message.bytes()).await;
         match (window, self.permit().await) {
@@ -54,26 +54,23 @@ impl Connection {
     }
 
     /// Publishes messages in one transaction, all or none, and waits until it is
-    /// committed. For Classic, where it shares the sync of the store.
+    /// committed. For Classic, where it shares the sync of the store; on Artemis
+    /// one repeated duplicate id refuses all of it.
     ///
     /// Should the broker refuse any of them, none is taken, and the connection
     /// is given up with it, since what remains of the transaction is unknown.
-    pub async fn transaction(&self, messages: &[Send]) -> SendOutcome {
+    pub async fn transaction(&self, messages: &[Publication]) -> SendOutcome {
         if messages.is_empty() {
             return SendOutcome::Durable;
         }
         match self.commit(messages).await {
             Err(error @ LinkError::Invalid(_)) => SendOutcome::Rejected(error.to_string()),
             Err(cause) => SendOutcome::Unknown(cause),
-            Ok(SendOutcome::Rejected(text)) => {
-                self.shared().fail(LinkError::Server(text.as_str().into()));
-                SendOutcome::Rejected(text)
-            }
             Ok(outcome) => outcome,
         }
     }
 
-    async fn commit(&self, messages: &[Send]) -> Result<SendOutcome, LinkError> {
+    async fn commit(&self, messages: &[Publication]) -> Result<SendOutcome, LinkError> {
         let shared = self.shared();
         if messages.len() > shared.options.window_messages {
             return Err(LinkError::invalid("there are more messages than the window takes"));
@@ -82,25 +79,29 @@ impl Connection {
         for message in messages {
             frames.push(message.frame(self.dialect(), &shared.options.limits)?);
         }
-        let bytes = messages.iter().map(Send::bytes).sum();
+        let bytes = messages.iter().map(Publication::bytes).sum();
         let window = self.window(messages.len(), bytes).await?;
-        let turn = self.acquire(&shared.transactions, 1).await?;
-        let name = TransactionName::take(shared, turn)?;
+        let name = self.transaction_name().await?;
         for frame in &mut frames {
             frame.headers.push("transaction", name.text);
         }
-        let mark = |command| Frame::new(command, Headers::new().with("transaction", name.text));
-        frames.insert(0, mark(Command::Begin));
-        let commit = mark(Command::Commit);
+        frames.insert(0, mark(Command::Begin, name.text));
+        let commit = mark(Command::Commit, name.text);
         let (reply, outcome) = oneshot::channel();
         let permit = self.permit().await?;
         // In one piece: should this be cancelled, it is either all on its way
         // or not begun, and the name can be used again.
-        shared.submit(permit, Waiter::Publisher(reply), window, |receipt| {
+        shared.submit(permit, Waiter::Committer(reply), window, |receipt| {
             frames.push(with_receipt(commit, receipt));
             Outgoing::Frames(frames)
         });
         Ok(Confirmation(outcome).outcome().await)
+    }
+
+    /// Waits for one of the few names of transactions.
+    pub(super) async fn transaction_name(&self) -> Result<TransactionName<'_>, LinkError> {
+        let turn = self.acquire(&self.shared().transactions, 1).await?;
+        TransactionName::take(self.shared(), turn)
     }
 
     /// Waits for room for so many messages and bytes. More bytes than the whole
@@ -134,19 +135,10 @@ impl Connection {
     }
 }
 
-impl Waiter {
-    fn rejected(self, error: LinkError) {
-        match self {
-            Self::Publisher(reply) => drop(reply.send(SendOutcome::Rejected(error.to_string()))),
-            Self::Control(reply) => drop(reply.send(Err(error))),
-        }
-    }
-}
-
 /// One of the few names of transactions, while it is used.
-struct TransactionName<'a> {
+pub(super) struct TransactionName<'a> {
     shared: &'a Shared,
-    text: &'static str,
+    pub(super) text: &'static str,
     // Given back after the name is: see the order of drops.
     _turn: OwnedSemaphorePermit,
 }

@@ -70,7 +70,7 @@ async fn dispatch(shared: &Shared, frame: Frame) -> Result<(), LinkError> {
         Command::Error => {
             let text = error_text(&frame);
             match number(&frame, "receipt-id") {
-                Some(receipt) if shared.refused(receipt, text.clone()) == Known::Yes => Ok(()),
+                Some(receipt) if shared.refused(receipt, &text) == Known::Yes => Ok(()),
                 _ => Err(LinkError::Server(text.into())),
             }
         }

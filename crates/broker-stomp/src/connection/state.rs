@@ -17,7 +17,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Wake, buffer::Buffer, consume::StaleToken, handshake::Server, writer::Outgoing};
+use super::{
+    Wake,
+    buffer::Buffer,
+    consume::StaleToken,
+    handshake::Server,
+    writer::{Assurance, Outgoing},
+};
 use crate::{config::ConnectionOptions, error::LinkError, message::SendOutcome};
 
 /// Names of transactions. A few, used again and again: Artemis keeps a session
@@ -69,30 +75,47 @@ struct Unacknowledged {
 /// Who waits for a receipt.
 pub(super) enum Waiter {
     Publisher(oneshot::Sender<SendOutcome>),
+    /// Of a transaction.
+    Committer(oneshot::Sender<SendOutcome>),
     Control(oneshot::Sender<Result<(), LinkError>>),
+    /// Of acknowledgements.
+    Acknowledger(oneshot::Sender<Result<(), LinkError>>),
 }
 
 impl Waiter {
     // Whoever has stopped waiting need not hear: the result of send is of no use.
     pub(super) fn confirmed(self) {
         match self {
-            Self::Publisher(reply) => drop(reply.send(SendOutcome::Durable)),
-            Self::Control(reply) => drop(reply.send(Ok(()))),
+            Self::Publisher(reply) | Self::Committer(reply) => {
+                drop(reply.send(SendOutcome::Durable));
+            }
+            Self::Control(reply) | Self::Acknowledger(reply) => drop(reply.send(Ok(()))),
         }
     }
 
-    fn refused(self, text: String) {
+    pub(super) fn refused(self, error: LinkError) {
         match self {
-            Self::Publisher(reply) => drop(reply.send(SendOutcome::Rejected(text))),
-            Self::Control(reply) => drop(reply.send(Err(LinkError::Server(text.into())))),
+            Self::Publisher(reply) | Self::Committer(reply) => {
+                drop(reply.send(SendOutcome::Rejected(error.to_string())));
+            }
+            Self::Control(reply) | Self::Acknowledger(reply) => drop(reply.send(Err(error))),
         }
     }
 
     pub(super) fn lost(self, cause: LinkError) {
         match self {
-            Self::Publisher(reply) => drop(reply.send(SendOutcome::Unknown(cause))),
-            Self::Control(reply) => drop(reply.send(Err(cause))),
+            Self::Publisher(reply) | Self::Committer(reply) => {
+                drop(reply.send(SendOutcome::Unknown(cause)));
+            }
+            Self::Control(reply) | Self::Acknowledger(reply) => drop(reply.send(Err(cause))),
         }
+    }
+
+    /// Whether a refusal leaves behind what only the connection's end clears:
+    /// half a transaction, or used tokens of messages that the broker still
+    /// holds for us.
+    const fn refusal_is_fatal(&self) -> bool {
+        matches!(self, Self::Committer(_) | Self::Acknowledger(_))
     }
 }
 
@@ -189,14 +212,15 @@ impl Shared {
     }
 
     /// An ERROR came for a receipt.
-    pub(super) fn refused(&self, receipt: u64, text: String) -> Known {
-        match self.take(receipt) {
-            Some(waiter) => {
-                waiter.refused(text);
-                Known::Yes
-            }
-            None => Known::No,
+    pub(super) fn refused(&self, receipt: u64, text: &str) -> Known {
+        let Some(waiter) = self.take(receipt) else { return Known::No };
+        let error = LinkError::Server(text.into());
+        let fatal = waiter.refusal_is_fatal();
+        waiter.refused(error.clone());
+        if fatal {
+            self.fail(error);
         }
+        Known::Yes
     }
 
     fn take(&self, receipt: u64) -> Option<Waiter> {
@@ -289,12 +313,13 @@ impl Shared {
     }
 
     /// Acknowledges: one result a token, in their order. `waiter` gets the
-    /// receipt of the last one.
+    /// receipt of the last one, or that of the transaction's end.
     pub(super) fn acknowledge(
         &self,
         tokens: &[Token],
         permit: mpsc::Permit<'_, Outgoing>,
         waiter: Option<Waiter>,
+        transaction: Option<&'static str>,
     ) -> Vec<Result<(), StaleToken>> {
         let mut state = self.state.lock();
         let mut ids = Vec::with_capacity(tokens.len());
@@ -316,7 +341,12 @@ impl Shared {
             return results;
         }
         let receipt = waiter.map(|waiter| state.expect(waiter, Vec::new(), self.deadline()));
-        permit.send(Outgoing::Acks { ids, receipt });
+        let assurance = match (receipt, transaction) {
+            (None, _) => Assurance::None,
+            (Some(receipt), None) => Assurance::Receipt(receipt),
+            (Some(receipt), Some(transaction)) => Assurance::Commit { transaction, receipt },
+        };
+        permit.send(Outgoing::Acks { ids, assurance });
         results
     }
 

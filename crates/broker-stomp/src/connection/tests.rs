@@ -18,7 +18,7 @@ use crate::{
     config::ConnectionOptions,
     dialect::{Destination, Dialect},
     error::LinkError,
-    message::{Receive, Send, SendOutcome},
+    message::{Publication, Receive, SendOutcome},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -91,8 +91,8 @@ fn queue() -> Destination {
     Destination::Queue("q".into())
 }
 
-fn send() -> Send {
-    Send::new(queue(), Bytes::from_static(b"x"))
+fn send() -> Publication {
+    Publication::new(queue(), Bytes::from_static(b"x"))
 }
 
 fn receive() -> Receive {
@@ -220,6 +220,42 @@ async fn a_durable_acknowledgement_asks_for_one_receipt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_durable_acknowledgement_on_classic_is_a_transaction() {
+    let (connection, mut peer) =
+        pair(Dialect::Classic, 3_600_000 * MS, ConnectionOptions::default());
+    let (_subscription, tokens) = subscribed(&connection, &mut peer, 2).await;
+    let broker = async {
+        let mut commands = Vec::new();
+        loop {
+            let frame = peer.frame().await;
+            assert_eq!(frame.headers.get("transaction"), Some("t3"));
+            commands.push(frame.command);
+            if frame.command == Command::Commit {
+                peer.confirm(&frame).await;
+                return commands;
+            }
+        }
+    };
+    let (results, commands) = tokio::join!(connection.acknowledge_durably(&tokens), broker);
+    assert_eq!(results, Ok(vec![Ok(()); 2]));
+    assert_eq!(commands, [Command::Begin, Command::Ack, Command::Ack, Command::Commit]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_acknowledgement_ends_the_connection() {
+    let (connection, mut peer) = quiet();
+    let (_subscription, tokens) = subscribed(&connection, &mut peer, 1).await;
+    let broker = async {
+        let frame = peer.frame().await;
+        let receipt = frame.headers.get("receipt").unwrap();
+        peer.say(&format!("ERROR\nreceipt-id:{receipt}\nmessage:no\n\n\0")).await;
+    };
+    let (results, ()) = tokio::join!(connection.acknowledge_durably(&tokens), broker);
+    assert_eq!(results, Err(LinkError::Server("no".into())));
+    assert_eq!(connection.cause(), Some(LinkError::Server("no".into())));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_acknowledged_after_unsubscribe() {
     let (connection, mut peer) = quiet();
     let (mut subscription, tokens) = subscribed(&connection, &mut peer, 3).await;
@@ -281,7 +317,7 @@ async fn an_error_fails_its_receipt_alone() {
     peer.say(&format!("ERROR\nreceipt-id:{receipt}\nmessage:full\n\n\0")).await;
     let frame = peer.frame().await;
     peer.confirm(&frame).await;
-    assert_eq!(bad.outcome().await, SendOutcome::Rejected("full".into()));
+    assert_eq!(bad.outcome().await, SendOutcome::Rejected("the broker reports: full".into()));
     assert_eq!(good.outcome().await, SendOutcome::Durable);
     let lost = connection.send(&send()).await;
     // One of nobody's receipt is the end.
@@ -300,7 +336,7 @@ async fn the_window_bounds_what_is_on_the_way() {
     };
     for (body, most) in [(1, 3), (40 << 10, 1), (1 << 20, 1)] {
         let (connection, mut peer) = pair(Dialect::Artemis, 3_600_000 * MS, options);
-        let message = Send::new(queue(), Bytes::from(vec![0; body]));
+        let message = Publication::new(queue(), Bytes::from(vec![0; body]));
         let mut sent = Vec::new();
         for _ in 0..most {
             sent.push(connection.send(&message).await);
@@ -340,7 +376,7 @@ async fn a_transaction_is_one_piece_and_its_name_is_used_again() {
     }
     assert!(names.len() <= 4, "{names:?}");
     // One bad message is found before anything is sent.
-    let bad = Send { priority: 10, ..send() };
+    let bad = Publication { priority: 10, ..send() };
     let outcome = connection.transaction(&[send(), bad]).await;
     assert!(matches!(outcome, SendOutcome::Rejected(_)), "{outcome:?}");
     assert_eq!(connection.cause(), None);
@@ -349,7 +385,7 @@ async fn a_transaction_is_one_piece_and_its_name_is_used_again() {
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_does_not_read_is_given_up() {
     let (connection, peer) = quiet();
-    let large = Send::new(queue(), Bytes::from(vec![0; 4 << 20]));
+    let large = Publication::new(queue(), Bytes::from(vec![0; 4 << 20]));
     let start = Instant::now();
     let sent = connection.send(&large).await;
     let outcome = sent.outcome().await;

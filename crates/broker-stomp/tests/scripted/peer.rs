@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use posthaste_broker::Credit;
 use posthaste_broker_stomp::{
-    ClientConfig, Destination, Node, Receive, Send,
+    ClientConfig, Destination, Node, Publication, Receive,
     codec::{Command, Decoder, Frame, Limits},
 };
 use tokio::{
@@ -139,8 +139,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     }
 }
 
-pub fn send(text: &str) -> Send {
-    Send::new(Destination::Queue("q".into()), Bytes::from(text.to_owned()))
+pub fn send(text: &str) -> Publication {
+    Publication::new(Destination::Queue("q".into()), Bytes::from(text.to_owned()))
 }
 
 pub fn receive() -> Receive {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use posthaste_broker_stomp::{
-    LinkError, Pool, PoolConfig, Send, SendOutcome,
+    LinkError, Pool, PoolConfig, Publication, SendOutcome,
     client::Epochs,
     codec::{Command, Frame},
 };
@@ -46,7 +46,7 @@ async fn a_batch_keeps_its_order_and_its_outcomes() {
     let broker = Broker::start().await;
     let pool = pool(&broker, 2);
     let mut peers = [broker.connected(ARTEMIS).await, broker.connected(ARTEMIS).await];
-    let mut batch: Vec<Send> = (0..5).map(|n| send(&n.to_string())).collect();
+    let mut batch: Vec<Publication> = (0..5).map(|n| send(&n.to_string())).collect();
     batch[2].priority = 99;
     let [one, two] = &mut peers;
     // Both close with the pool.
@@ -83,7 +83,7 @@ async fn one_refused_message_fails_alone_on_classic() {
         outcomes,
         [
             SendOutcome::Durable,
-            SendOutcome::Rejected("poison refused".into()),
+            SendOutcome::Rejected("the broker reports: poison refused".into()),
             SendOutcome::Durable
         ]
     );
@@ -116,7 +116,7 @@ async fn what_gathers_on_classic_is_one_transaction() {
     let broker = Broker::start().await;
     let pool = Arc::new(pool(&broker, 1));
     let mut peer = broker.connected(CLASSIC).await;
-    let publish = |batch: Vec<Send>| {
+    let publish = |batch: Vec<Publication>| {
         let pool = Arc::clone(&pool);
         tokio::spawn(async move { pool.publish(batch).await })
     };
