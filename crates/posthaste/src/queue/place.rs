@@ -94,6 +94,8 @@ impl Site {
 
     async fn open_with(&self, clock: Arc<dyn Clock>) -> anyhow::Result<Opened> {
         let mut config = EmbeddedConfig::new(&self.queue);
+        // Whoever makes room needs a little of it.
+        config.disk_reserve = 0;
         if let Some(bytes) = self.segment_bytes {
             config.segment_bytes = bytes;
         }

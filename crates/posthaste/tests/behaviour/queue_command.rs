@@ -344,7 +344,7 @@ fn flip(queue: &Path, mark: &[u8]) -> Result<(std::path::PathBuf, usize)> {
 async fn a_queue_that_is_in_use_or_missing_is_left_alone() -> Result<()> {
     let directory = Directory::with(vec![publish("pool.default", &head("a@a.test")?)?]).await?;
     let open = directory.open()?;
-    for args in [&["list"][..], &["purge", "default", "--all", "--yes"]] {
+    for args in [&["list"][..], &["verify"], &["purge", "default", "--all", "--yes"]] {
         let refused = directory.run(args)?;
         let said = String::from_utf8(refused.stderr)?;
         assert!(!refused.status.success() && said.contains("stop Posthaste first"), "{said}");
@@ -355,5 +355,69 @@ async fn a_queue_that_is_in_use_or_missing_is_left_alone() -> Result<()> {
     let refused = empty.run(&["list"])?;
     assert!(String::from_utf8(refused.stderr)?.contains("no queue"));
     assert!(!refused.status.success() && !empty.path().join("queue").exists());
+    Ok(())
+}
+
+#[tokio::test]
+async fn damage_is_reported_with_its_place() -> Result<()> {
+    let mark = b"the bytes to be damaged";
+    let damaged = head("damaged@a.test")?;
+    let body = Body::Inline(mark.as_slice().into());
+    let broken = Publish { body, ..publish("pool.default", &damaged)? };
+    let directory =
+        Directory::with(vec![broken, publish("pool.default", &head("b@a.test")?)?]).await?;
+    let (success, report) = directory.json(&["verify"])?;
+    assert!(success && report["whole"] == true && report["messages"] == 2, "{report:#}");
+
+    let (path, at) = flip(&directory.path().join("queue"), mark)?;
+    let before = std::fs::read(&path)?;
+    let (success, report) = directory.json(&["verify"])?;
+    assert!(!success && report["whole"] == false, "{report:#}");
+    assert_eq!(report["damaged_messages"], 1, "{report:#}");
+    let problem = &report["problems"][0];
+    assert_eq!(problem["file"], path.display().to_string(), "{report:#}");
+    // The place of the body, or of the frame that it is in.
+    let offset = problem["offset"].as_u64().context("no offset")?;
+    assert!(offset <= at as u64, "{report:#}");
+    let text = String::from_utf8(directory.run(&["verify"])?.stdout)?;
+    assert!(text.contains(&format!("at byte {offset}")) && text.contains("DAMAGED"), "{text}");
+    assert_eq!(std::fs::read(&path)?, before, "verification changed a file");
+    Ok(())
+}
+
+#[tokio::test]
+async fn compaction_gives_the_disk_back() -> Result<()> {
+    let noise: Vec<u8> =
+        (0..200_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let (mut messages, mut purge) = (Vec::new(), vec!["purge".to_owned(), "default".to_owned()]);
+    for number in 0..200 {
+        let head = head(&format!("r{number}@a.test"))?;
+        if number % 10 != 0 {
+            purge.extend(["--id".to_owned(), head.message_id.to_string()]);
+        }
+        let body = Body::Inline(noise.clone().into());
+        messages.push(Publish { body, ..publish("pool.default", &head)? });
+    }
+    let directory = Directory::with(messages).await?;
+    let config = directory.path().join("small.toml");
+    let data_dir = directory.path().display();
+    std::fs::write(
+        &config,
+        format!("data_dir = \"{data_dir}\"\n[queue]\nsegment_size = \"1MiB\"\n"),
+    )?;
+    purge.push("--yes".to_owned());
+    let purge: Vec<&str> = purge.iter().map(String::as_str).collect();
+    let (success, told) = directory.json(&purge)?;
+    assert!(success && told["purged"] == 180, "{told:#}");
+
+    let output = Command::new(PROGRAM)
+        .args(["queue", "compact", "--json", "--config"])
+        .arg(config)
+        .output()?;
+    let told: Value = serde_json::from_slice(&output.stdout)?;
+    let bytes = |key: &str| told[key].as_u64().unwrap_or_default();
+    assert!(output.status.success() && bytes("after") < 10 << 20, "{told:#}");
+    assert!(bytes("before") > 30 << 20, "{told:#}");
+    assert_eq!(directory.browse("pool.default").await?.len(), 20);
     Ok(())
 }

@@ -36,7 +36,7 @@ pub async fn run(args: &DeferralArgs) -> Result<Verdict> {
     let deferrals = (args.messages * u64::from(TIMES)) as f64;
     let (each, compacted) = (it.written as f64 / deferrals, it.compacted as f64 / deferrals);
     let space = |bytes: u64| bytes as f64 / it.live as f64;
-    let share = it.compacting / it.seconds;
+    let share = (it.compacting + it.tail_compacting) / (it.seconds + it.tail_seconds);
     println!(
         "  {:.0} deferrals/s; {each:.0} bytes written for each, {compacted:.0} of them by compaction",
         deferrals / it.seconds
@@ -54,17 +54,18 @@ pub async fn run(args: &DeferralArgs) -> Result<Verdict> {
         it.disk_drained >> 20,
     );
     println!(
-        "  compaction: {} segments, {:.1} s of {:.1} s ({:.1} %); restart in {:.1} s",
-        it.compactions,
-        it.compacting,
-        it.seconds,
-        share * 100.0,
-        it.start
+        "  compaction: {} segments, {:.1} s of {:.1} s; restart in {:.1} s",
+        it.compactions, it.compacting, it.seconds, it.start
     );
     println!(
-        "  all but one in twenty delivered: {} MiB live, {} MiB on the disk",
+        "  all but one in twenty delivered in {:.1} s: {} MiB live, {} MiB on the disk; compaction: {} \
+         segments, {} MiB copied in {:.1} s",
+        it.tail_seconds,
         it.tail_live >> 20,
-        it.tail_disk >> 20
+        it.tail_disk >> 20,
+        it.tail_compactions,
+        it.tail_compacted >> 20,
+        it.tail_compacting,
     );
     let line = format!(
         "deferral: {} messages deferred {TIMES} times: {each:.0} bytes written for each deferral, \

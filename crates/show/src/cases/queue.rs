@@ -17,8 +17,9 @@ use crate::Verdict;
 const SHARE: f64 = 0.7;
 /// Most bytes of memory a message.
 const MEMORY: f64 = 100.0;
-/// Most bytes on the disk beside the shared contents, as a factor.
-const OVERHEAD: f64 = 1.05;
+/// Most bytes on the disk for a byte of shared contents. A segment is not cut
+/// when the next large content does not fit any more.
+const OVERHEAD: f64 = 1.1;
 /// Most bytes that a drained queue keeps, to use them again.
 const KEPT: u64 = 1 << 30;
 /// What the parts need at once, at their default sizes.

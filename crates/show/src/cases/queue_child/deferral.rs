@@ -56,6 +56,11 @@ pub struct Deferred {
     /// delivered, and the disk then.
     pub tail_live: u64,
     pub tail_disk: u64,
+    /// Seconds of that, those of compaction among them, its segments and bytes.
+    pub tail_seconds: f64,
+    pub tail_compacting: f64,
+    pub tail_compactions: u64,
+    pub tail_compacted: u64,
     /// The disk after the drain.
     pub disk_drained: u64,
 }
@@ -134,9 +139,12 @@ pub async fn run(dir: &Path, messages: u64, times: u32, bytes: usize) -> Result<
     let queue = open_with(dir, Arc::<ManualClock>::clone(&clock)).await?;
     let start = begin.elapsed().as_secs_f64();
     let there = queue.depth(&pool()?).await?.total();
+    let begin = Instant::now();
     let seen = deliver_most(&queue, &clock, there, messages, times, bytes).await?;
     let tail = messages.div_ceil(TAIL);
+    let tail_seconds = begin.elapsed().as_secs_f64();
     let tail_disk = at_rest(dir).await?;
+    let tail_stats = queue.stats();
     eprintln!("  all but {tail} delivered, {} MiB on the disk", tail_disk >> 20);
     clock.advance(DELAY);
     queue.clock_moved();
@@ -159,6 +167,10 @@ pub async fn run(dir: &Path, messages: u64, times: u32, bytes: usize) -> Result<
         start,
         tail_live: tail * (HEAD + bytes.max(8)) as u64,
         tail_disk,
+        tail_seconds,
+        tail_compacting: tail_stats.compaction_time.as_secs_f64(),
+        tail_compactions: tail_stats.compactions,
+        tail_compacted: tail_stats.compaction_bytes,
         disk_drained,
     })
 }
