@@ -228,11 +228,17 @@ impl Compactor {
     /// It cannot go on for now.
     pub fn pause(&mut self, error: &BrokerError) {
         tracing::warn!(%error, "compaction pauses");
-        self.victim = None;
+        self.give_up(error);
         self.paused = Some(Instant::now());
+    }
+
+    /// Tells who waits that it does not go on; it is not busy any more.
+    pub fn give_up(&mut self, error: &BrokerError) -> bool {
+        self.victim = None;
         if let Some(full) = self.full.take() {
             full.request.send(Err(error.clone())).ok();
         }
+        false
     }
 
     /// Finds what lives next, and reads it.

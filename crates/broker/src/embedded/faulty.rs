@@ -1,6 +1,6 @@
 //! A file system that fails on purpose, around the real one.
 //!
-//! It also knows what is not durable yet, so that [`FaultyDisk::crash`] can
+//! Its syncs reach no disk: it knows itself what is not durable yet, so that [`FaultyDisk::crash`] can
 //! make what a loss of power leaves: renames without a sync of the directory
 //! are undone, and writes without a sync are torn.
 
@@ -43,7 +43,15 @@ pub struct Faults {
 #[derive(Default)]
 struct Unsynced {
     renames: Vec<(PathBuf, PathBuf)>,
-    writes: Vec<(Arc<Mutex<PathBuf>>, u64, u64)>,
+    writes: Vec<Write>,
+}
+
+struct Write {
+    path: Arc<Mutex<PathBuf>>,
+    offset: u64,
+    len: u64,
+    /// What stood there.
+    before: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -54,6 +62,14 @@ struct Switch {
     gate: RwLock<()>,
     unsynced: Mutex<Unsynced>,
     names: Mutex<Vec<Arc<Mutex<PathBuf>>>>,
+    /// Where copies go, after each change.
+    watched: Mutex<Option<Watched>>,
+}
+
+struct Watched {
+    from: PathBuf,
+    to: PathBuf,
+    copies: u64,
 }
 
 /// The disk; clones share their faults.
@@ -89,6 +105,33 @@ impl FaultyDisk {
         Arc::new(FaultyFile { file, path, switch: Arc::clone(&self.0) })
     }
 
+    /// From here on copies the directory after each change of the disk, into
+    /// directories named from 0: what a kill then would leave, and for every
+    /// other what a loss of power would.
+    pub fn watch(&self, from: &Path, to: &Path) {
+        let watched = Watched { from: from.to_owned(), to: to.to_owned(), copies: 0 };
+        *self.0.watched.lock() = Some(watched);
+    }
+
+    /// Ends that; how many copies there are.
+    pub fn watched(&self) -> u64 {
+        self.0.watched.lock().take().map_or(0, |watched| watched.copies)
+    }
+
+    fn changed(&self) {
+        if let Some(watched) = &mut *self.0.watched.lock() {
+            let to = watched.to.join(watched.copies.to_string());
+            let copied = match watched.copies % 2 {
+                0 => self.snapshot(&watched.from, &to),
+                _ => self.crash(&watched.from, &to, watched.copies),
+            };
+            if let Err(error) = copied {
+                tracing::error!(%error, "a copy could not be made");
+            }
+            watched.copies += 1;
+        }
+    }
+
     /// Copies the directory as it is at one moment: what a kill leaves.
     ///
     /// # Errors
@@ -107,16 +150,24 @@ impl FaultyDisk {
         copy_dir(from, to)?;
         let unsynced = self.0.unsynced.lock();
         let place = |path: &Path| path.file_name().map(|name| to.join(name));
-        for (number, (path, offset, len)) in unsynced.writes.iter().enumerate() {
-            let Some(path) = place(&path.lock()) else { continue };
+        for (number, write) in unsynced.writes.iter().enumerate().rev() {
+            let Some(path) = place(&write.path.lock()) else { continue };
             let Ok(file) = RealDisk.open(&path) else { continue };
-            let mut at = *offset;
-            while at < offset + len {
-                let end = (at + 1).next_multiple_of(512).min(offset + len);
+            let end_of_write = write.offset + write.len;
+            let mut at = write.offset;
+            while at < end_of_write {
+                // A sector is written whole or not at all, or a new one is torn.
+                let end = (at + 1).next_multiple_of(512).min(end_of_write);
                 let lost = mix(seed ^ mix(at ^ (number as u64) << 40)) % 3;
+                let range = (at - write.offset) as usize..(end - write.offset) as usize;
+                let mut bytes = vec![0xa5; range.len()];
+                if lost == 0 || at < 512 {
+                    bytes.fill(0);
+                    let before = write.before.get(range.start..).unwrap_or_default();
+                    let len = before.len().min(bytes.len());
+                    bytes[..len].copy_from_slice(&before[..len]);
+                }
                 if lost < 2 {
-                    let byte = if lost == 0 { 0 } else { 0xa5 };
-                    let bytes = vec![byte; usize::try_from(end - at).unwrap_or(0)];
                     file.write_at(&[io::IoSlice::new(&bytes)], at)?;
                 }
                 at = end;
@@ -160,8 +211,12 @@ impl Disk for FaultyDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let _gate = self.0.gate.read();
-        Ok(self.wrap(RealDisk.create(path)?, path))
+        let created = {
+            let _gate = self.0.gate.read();
+            self.wrap(RealDisk.create(path)?, path)
+        };
+        self.changed();
+        Ok(created)
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -172,15 +227,19 @@ impl Disk for FaultyDisk {
         if self.faults().remove {
             return Err(broken());
         }
-        let _gate = self.0.gate.read();
-        RealDisk.remove(path)
+        let removed = {
+            let _gate = self.0.gate.read();
+            RealDisk.remove(path)
+        };
+        self.changed();
+        removed
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         if self.faults().rename {
             return Err(broken());
         }
-        let _gate = self.0.gate.read();
+        let gate = self.0.gate.read();
         RealDisk.rename(from, to)?;
         for name in &*self.0.names.lock() {
             let mut name = name.lock();
@@ -189,16 +248,17 @@ impl Disk for FaultyDisk {
             }
         }
         self.0.unsynced.lock().renames.push((from.to_owned(), to.to_owned()));
+        drop(gate);
+        self.changed();
         Ok(())
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
         if self.faults().sync_dir {
             return Err(broken());
         }
-        let _gate = self.0.gate.read();
-        RealDisk.sync_dir(dir)?;
         self.0.unsynced.lock().renames.clear();
+        self.changed();
         Ok(())
     }
 
@@ -208,17 +268,27 @@ impl Disk for FaultyDisk {
 }
 
 impl FaultyFile {
+    fn changed(&self) {
+        FaultyDisk(Arc::clone(&self.switch)).changed();
+    }
+
     fn written(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        let _gate = self.switch.gate.read();
-        let written = self.file.write_at(bufs, offset)?;
-        let write = (Arc::clone(&self.path), offset, written as u64);
+        let gate = self.switch.gate.read();
+        let mut before = vec![0; bufs.iter().map(|buf| buf.len()).sum()];
+        let stood = self.file.read_at(&mut before, offset)?;
+        before.truncate(stood);
+        let len = self.file.write_at(bufs, offset)? as u64;
+        let write = Write { path: Arc::clone(&self.path), offset, len, before };
         self.switch.unsynced.lock().writes.push(write);
-        Ok(written)
+        drop(gate);
+        self.changed();
+        usize::try_from(len).map_err(|_| io::ErrorKind::WriteZero.into())
     }
 
     fn synced(&self) {
         let own = self.path.lock().clone();
-        self.switch.unsynced.lock().writes.retain(|(path, ..)| *path.lock() != own);
+        self.switch.unsynced.lock().writes.retain(|write| *write.path.lock() != own);
+        self.changed();
     }
 }
 
@@ -257,8 +327,12 @@ impl DiskFile for FaultyFile {
         if self.switch.faults.lock().truncate {
             return Err(broken());
         }
-        let _gate = self.switch.gate.read();
-        self.file.truncate(len)
+        {
+            let _gate = self.switch.gate.read();
+            self.file.truncate(len)?;
+        }
+        self.changed();
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -270,13 +344,11 @@ impl DiskFile for FaultyFile {
             return Err(broken());
         }
         drop(faults);
-        self.file.sync_data()?;
         self.synced();
         Ok(())
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.file.sync_all()?;
         self.synced();
         Ok(())
     }

@@ -90,7 +90,10 @@ impl Committer {
     pub fn run(mut self) {
         self.free_useless();
         loop {
-            let busy = self.down().is_none() && self.compactor.is_busy();
+            let busy = match self.down() {
+                None => self.compactor.is_busy(),
+                Some(why) => self.compactor.give_up(&BrokerError::Storage(why)),
+            };
             match self.handoff.take(self.commit_max_bytes, busy) {
                 Work::Items(frames) => {
                     let bytes = frames.iter().map(Weigh::weight).sum();

@@ -89,6 +89,8 @@ mod faulty;
 mod files;
 mod flow;
 mod frame;
+#[cfg(any(test, feature = "suite"))]
+pub mod fuzz;
 mod handoff;
 mod index;
 mod indexing;

@@ -33,7 +33,7 @@ use uuid::Uuid;
 
 use super::{
     disk::{self, Disk},
-    frame::{self, FrameHeader},
+    frame::{self, END_FRAME, FrameHeader},
     index::{FrameAt, Index},
     scan::{Damage, Scan},
     segment::{self, Header, HeaderError, SEGMENT_HEADER},
@@ -298,7 +298,10 @@ impl<'a> Recovery<'a> {
                 format!("it is damaged: a later commit stands behind this place, at byte {behind}");
             return Err(Damage::new(&scan.path, at, why));
         }
-        if !last && (version >= 2 || scan.has_bytes(at)?) {
+        // An upgrade that was interrupted may have left a torn end frame, which
+        // is smaller than any other.
+        let former = version < 2 && (scan.len - at <= END_FRAME || !scan.has_bytes(at)?);
+        if !last && !former {
             let why = "it is damaged: its end is missing here, and a later segment follows";
             return Err(Damage::new(&scan.path, at, why));
         }

@@ -5,6 +5,7 @@ mod bounds;
 mod compact;
 mod damage;
 mod faults;
+mod fuzz;
 mod model;
 mod records;
 mod recycle;

@@ -113,6 +113,27 @@ async fn an_upgrade_may_be_interrupted() {
     assert_eq!(tried, 12);
 }
 
+/// A kill or a loss of power after every change of the disk.
+#[tokio::test]
+async fn an_upgrade_may_be_killed_anywhere() {
+    for which in ["v1-closed", "v1-killed"] {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, killed) = (root.path().join("queue"), root.path().join("killed"));
+        let expected = fixture(which, &dir);
+        fs::create_dir(&killed).unwrap();
+        let disk = FaultyDisk::default();
+        disk.watch(&dir, &killed);
+        let queue = open(&disk, &dir);
+        queue.publish(messages(&name("other"), ["more".into()])).await.unwrap();
+        let kills = disk.watched();
+        assert!(kills > 15, "{kills}");
+        for kill in 0..kills {
+            let queue = open(&FaultyDisk::default(), &killed.join(kill.to_string()));
+            assert_eq!(lines(&queue).await, expected, "{which}, kill {kill} of {kills}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_newer_version_is_refused() {
     let root = tempfile::tempdir().unwrap();

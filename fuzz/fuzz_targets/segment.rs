@@ -1,0 +1,10 @@
+//! A segment, as a recovery reads it.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use posthaste_broker::embedded::fuzz;
+
+fuzz_target!(|bytes: &[u8]| {
+    fuzz::segment(bytes);
+});
