@@ -454,12 +454,13 @@ impl Run {
     ) -> Result<(), LinkError> {
         let mut ids = Vec::with_capacity(messages.len());
         for message in messages {
-            let id = message.headers.get(ID).unwrap_or_default().to_owned();
-            // One that was not confirmed may have been taken all the same.
-            if let Some(times) = self.seen.get_mut(&id) {
+            let id = message.headers.get(ID).unwrap_or_default();
+            if let Some(times) = self.seen.get_mut(id) {
                 *times += 1;
             }
-            ids.push(id);
+            // By the broker's own id: one that was unknown and sent again is
+            // two messages to Classic, and each is acknowledged.
+            ids.push(message.headers.get("message-id").unwrap_or_default().to_owned());
         }
         let tokens: Vec<Token> = messages.iter().filter_map(|message| message.token).collect();
         let results = connection.acknowledge_durably(&tokens).await?;

@@ -57,13 +57,9 @@ pub fn encode(frame: &Frame, out: &mut BytesMut, body_apart: bool) -> Result<(),
 }
 
 /// Writes an ACK. Apart because there is one for each message.
-pub fn encode_ack(id: &str, transaction: Option<&str>, receipt: Option<u64>, out: &mut BytesMut) {
+pub fn encode_ack(id: &str, receipt: Option<u64>, out: &mut BytesMut) {
     out.put_slice(b"ACK\nid:");
     put(out, id, true);
-    if let Some(transaction) = transaction {
-        out.put_slice(b"\ntransaction:");
-        put(out, transaction, true);
-    }
     if let Some(receipt) = receipt {
         out.put_slice(b"\nreceipt:");
         out.put_slice(receipt.to_string().as_bytes());

@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     codec::{Command, Frame, Headers},
-    dialect::Dialect,
     error::LinkError,
     message::Receive,
 };
@@ -172,14 +171,11 @@ impl Connection {
         tokens: &[Token],
     ) -> Result<Vec<Result<(), StaleToken>>, LinkError> {
         let permit = self.permit().await?;
-        Ok(self.shared().acknowledge(tokens, permit, None, None))
+        Ok(self.shared().acknowledge(tokens, permit, None))
     }
 
     /// The same, and returns when the broker has confirmed it: the messages do
     /// not come again.
-    ///
-    /// On Classic this takes a transaction: it confirms a plain ACK before its
-    /// store has it, and a killed broker handed out 200 confirmed ones again.
     ///
     /// # Errors
     /// When the broker refuses, or the connection ends, which a refusal brings
@@ -188,15 +184,10 @@ impl Connection {
         &self,
         tokens: &[Token],
     ) -> Result<Vec<Result<(), StaleToken>>, LinkError> {
-        let name = match self.dialect() {
-            Dialect::Artemis => None,
-            Dialect::Classic => Some(self.transaction_name().await?),
-        };
-        let transaction = name.as_ref().map(|name| name.text);
         let (reply, answer) = oneshot::channel();
         let permit = self.permit().await?;
         let waiter = Some(Waiter::Acknowledger(reply));
-        let results = self.shared().acknowledge(tokens, permit, waiter, transaction);
+        let results = self.shared().acknowledge(tokens, permit, waiter);
         answer.await.unwrap_or(Err(LinkError::Closed))?;
         Ok(results)
     }

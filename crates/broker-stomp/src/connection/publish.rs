@@ -8,10 +8,10 @@ use super::{
     Connection,
     state::{Shared, WINDOW_UNIT, Waiter},
     with_receipt,
-    writer::{Outgoing, mark},
+    writer::Outgoing,
 };
 use crate::{
-    codec::Command,
+    codec::{Command, Frame, Headers},
     error::LinkError,
     message::{Publication, SendOutcome},
 };
@@ -85,8 +85,9 @@ impl Connection {
         for frame in &mut frames {
             frame.headers.push("transaction", name.text);
         }
-        frames.insert(0, mark(Command::Begin, name.text));
-        let commit = mark(Command::Commit, name.text);
+        let mark = |command| Frame::new(command, Headers::new().with("transaction", name.text));
+        frames.insert(0, mark(Command::Begin));
+        let commit = mark(Command::Commit);
         let (reply, outcome) = oneshot::channel();
         let permit = self.permit().await?;
         // In one piece: should this be cancelled, it is either all on its way
@@ -99,7 +100,7 @@ impl Connection {
     }
 
     /// Waits for one of the few names of transactions.
-    pub(super) async fn transaction_name(&self) -> Result<TransactionName<'_>, LinkError> {
+    async fn transaction_name(&self) -> Result<TransactionName<'_>, LinkError> {
         let turn = self.acquire(&self.shared().transactions, 1).await?;
         TransactionName::take(self.shared(), turn)
     }
@@ -136,9 +137,9 @@ impl Connection {
 }
 
 /// One of the few names of transactions, while it is used.
-pub(super) struct TransactionName<'a> {
+struct TransactionName<'a> {
     shared: &'a Shared,
-    pub(super) text: &'static str,
+    text: &'static str,
     // Given back after the name is: see the order of drops.
     _turn: OwnedSemaphorePermit,
 }

@@ -17,13 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Wake,
-    buffer::Buffer,
-    consume::StaleToken,
-    handshake::Server,
-    writer::{Assurance, Outgoing},
-};
+use super::{Wake, buffer::Buffer, consume::StaleToken, handshake::Server, writer::Outgoing};
 use crate::{config::ConnectionOptions, error::LinkError, message::SendOutcome};
 
 /// Names of transactions. A few, used again and again: Artemis keeps a session
@@ -313,13 +307,12 @@ impl Shared {
     }
 
     /// Acknowledges: one result a token, in their order. `waiter` gets the
-    /// receipt of the last one, or that of the transaction's end.
+    /// receipt of the last one.
     pub(super) fn acknowledge(
         &self,
         tokens: &[Token],
         permit: mpsc::Permit<'_, Outgoing>,
         waiter: Option<Waiter>,
-        transaction: Option<&'static str>,
     ) -> Vec<Result<(), StaleToken>> {
         let mut state = self.state.lock();
         let mut ids = Vec::with_capacity(tokens.len());
@@ -341,12 +334,7 @@ impl Shared {
             return results;
         }
         let receipt = waiter.map(|waiter| state.expect(waiter, Vec::new(), self.deadline()));
-        let assurance = match (receipt, transaction) {
-            (None, _) => Assurance::None,
-            (Some(receipt), None) => Assurance::Receipt(receipt),
-            (Some(receipt), Some(transaction)) => Assurance::Commit { transaction, receipt },
-        };
-        permit.send(Outgoing::Acks { ids, assurance });
+        permit.send(Outgoing::Acks { ids, receipt });
         results
     }
 

@@ -220,28 +220,6 @@ async fn a_durable_acknowledgement_asks_for_one_receipt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_durable_acknowledgement_on_classic_is_a_transaction() {
-    let (connection, mut peer) =
-        pair(Dialect::Classic, 3_600_000 * MS, ConnectionOptions::default());
-    let (_subscription, tokens) = subscribed(&connection, &mut peer, 2).await;
-    let broker = async {
-        let mut commands = Vec::new();
-        loop {
-            let frame = peer.frame().await;
-            assert_eq!(frame.headers.get("transaction"), Some("t3"));
-            commands.push(frame.command);
-            if frame.command == Command::Commit {
-                peer.confirm(&frame).await;
-                return commands;
-            }
-        }
-    };
-    let (results, commands) = tokio::join!(connection.acknowledge_durably(&tokens), broker);
-    assert_eq!(results, Ok(vec![Ok(()); 2]));
-    assert_eq!(commands, [Command::Begin, Command::Ack, Command::Ack, Command::Commit]);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_refused_acknowledgement_ends_the_connection() {
     let (connection, mut peer) = quiet();
     let (_subscription, tokens) = subscribed(&connection, &mut peer, 1).await;

@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{handshake::Write, state::Shared, with_receipt};
+use super::{handshake::Write, state::Shared};
 use crate::{
     codec::{Command, Frame, Headers, encode, encode_ack},
     error::LinkError,
@@ -22,21 +22,11 @@ pub(super) enum Outgoing {
     Frame(Frame),
     /// Together, in this order.
     Frames(Vec<Frame>),
+    /// The receipt is asked for with the last one: the broker works in order.
     Acks {
         ids: Vec<Box<str>>,
-        assurance: Assurance,
+        receipt: Option<u64>,
     },
-}
-
-/// How acknowledgements are made sure of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Assurance {
-    /// Not at all: they may wait for company.
-    None,
-    /// The receipt of the last one: the broker works in order.
-    Receipt(u64),
-    /// The receipt of a transaction's COMMIT.
-    Commit { transaction: &'static str, receipt: u64 },
 }
 
 /// Items taken from the channel at once.
@@ -158,34 +148,21 @@ impl Writer {
                 }
                 Ok(())
             }
-            Outgoing::Acks { ids, assurance } => self.acks(&ids, assurance).await,
+            Outgoing::Acks { ids, receipt } => self.acks(&ids, receipt).await,
         }
     }
 
-    async fn acks(&mut self, ids: &[Box<str>], assurance: Assurance) -> Result<(), LinkError> {
+    async fn acks(&mut self, ids: &[Box<str>], receipt: Option<u64>) -> Result<(), LinkError> {
         let alone = self.buffer.is_empty() || self.flush_at.is_some();
-        let (transaction, last_receipt) = match assurance {
-            Assurance::None => (None, None),
-            Assurance::Receipt(receipt) => (None, Some(receipt)),
-            Assurance::Commit { transaction, .. } => (Some(transaction), None),
-        };
-        if let Some(transaction) = transaction {
-            self.frame(&mark(Command::Begin, transaction)).await?;
-        }
         let last = ids.len().saturating_sub(1);
         for (at, id) in ids.iter().enumerate() {
-            encode_ack(id, transaction, last_receipt.filter(|_| at == last), &mut self.buffer);
+            encode_ack(id, receipt.filter(|_| at == last), &mut self.buffer);
         }
         self.waiting_acks += ids.len();
-        match assurance {
-            Assurance::None if alone && self.flush_at.is_none() => {
-                self.flush_at = Some(Instant::now() + self.shared.options.ack_delay);
-            }
-            Assurance::None => {}
-            Assurance::Receipt(_) => self.flush_at = None,
-            Assurance::Commit { transaction, receipt } => {
-                self.frame(&with_receipt(mark(Command::Commit, transaction), receipt)).await?;
-            }
+        if receipt.is_some() {
+            self.flush_at = None;
+        } else if alone && self.flush_at.is_none() {
+            self.flush_at = Some(Instant::now() + self.shared.options.ack_delay);
         }
         self.flush_large().await
     }
@@ -233,11 +210,6 @@ impl Writer {
         self.written_at = Instant::now();
         Ok(())
     }
-}
-
-/// BEGIN or COMMIT.
-pub(super) fn mark(command: Command, transaction: &str) -> Frame {
-    Frame::new(command, Headers::new().with("transaction", transaction))
 }
 
 pub(super) fn unsubscribe(subscription: u64) -> Frame {
