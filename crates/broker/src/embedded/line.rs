@@ -7,9 +7,9 @@
 
 use std::collections::VecDeque;
 
-#[cfg(loom)]
+#[cfg(all(loom, test))]
 use loom::sync::{Condvar, Mutex, MutexGuard};
-#[cfg(not(loom))]
+#[cfg(not(all(loom, test)))]
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 /// Most requests that wait.
