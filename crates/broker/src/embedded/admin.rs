@@ -172,8 +172,8 @@ impl Core {
             })
         };
         let Some(mut found) = found else { return Ok(None) };
-        found.head = self.read_head(id);
-        found.body = self.read_body(id);
+        found.head = self.read_head(id).map_err(String::from);
+        found.body = self.read_body(id).map_err(String::from);
         Ok(Some(found))
     }
 

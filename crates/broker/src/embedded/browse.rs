@@ -67,7 +67,9 @@ impl Core {
             let Some(mut found) = found else { continue };
             match self.read_head(id) {
                 Ok(head) => found.head = head,
-                Err(why) => tracing::error!(%id, why, "a message in a queue cannot be read"),
+                Err(error) => {
+                    tracing::error!(%id, why = error.why, "a message in a queue cannot be read")
+                }
             }
             browsed.push(found);
         }

@@ -27,6 +27,8 @@ pub struct Faults {
     pub truncate: bool,
     /// There is no room for files larger than this.
     pub largest_file: Option<u64>,
+    /// Reading fails.
+    pub read: bool,
     /// Removing fails.
     pub remove: bool,
     /// Renaming fails.
@@ -294,7 +296,7 @@ impl FaultyFile {
 
 impl DiskFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buf, offset)
+        if self.switch.faults.lock().read { Err(broken()) } else { self.file.read_at(buf, offset) }
     }
 
     fn write_at(&self, bufs: &[io::IoSlice<'_>], offset: u64) -> io::Result<usize> {

@@ -11,6 +11,7 @@ use super::{
     Core,
     consumer::Part,
     index::{Index, Span},
+    segment::ReadError,
     settle::BODY_GONE,
 };
 
@@ -19,12 +20,12 @@ const MOVES: usize = 8;
 
 impl Core {
     /// The head of a live message.
-    pub fn read_head(&self, id: Uuid) -> Result<Bytes, String> {
+    pub fn read_head(&self, id: Uuid) -> Result<Bytes, ReadError> {
         self.read_moving(|index| index.find(id).map(|slot| index.head_span(slot)))
     }
 
     /// The body of a live message.
-    pub fn read_body(&self, id: Uuid) -> Result<Bytes, String> {
+    pub fn read_body(&self, id: Uuid) -> Result<Bytes, ReadError> {
         self.read_moving(|index| {
             index.find(id).and_then(|slot| match index.body_part(slot) {
                 Part::At(span) => Some(span),
@@ -35,9 +36,9 @@ impl Core {
 
     /// Reads what compaction may move while it is read: a failure counts only
     /// when it stands where it stood.
-    pub fn read_moving(&self, place: impl Fn(&Index) -> Option<Span>) -> Result<Bytes, String> {
+    pub fn read_moving(&self, place: impl Fn(&Index) -> Option<Span>) -> Result<Bytes, ReadError> {
         let mut before = None;
-        let mut failure = BODY_GONE.to_owned();
+        let mut failure = ReadError::lasting(BODY_GONE);
         for _ in 0..MOVES {
             let now = place(&self.index.lock());
             let Some(span) = now.filter(|_| now != before) else { break };

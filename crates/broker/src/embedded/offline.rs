@@ -7,7 +7,7 @@ use super::{
     disk::{DirLock, Disk, RealDisk},
     index::Index,
     recovery::{Purpose, Recovery, read_file, segments},
-    segment::Reader,
+    segment::{ReadError, Reader},
     sidecar::{self, Sidecar},
 };
 use crate::contract::BrokerError;
@@ -84,9 +84,10 @@ fn messages(dir: &Path, index: &Index, report: &mut VerifyReport) {
             let body = match index.body_part(slot) {
                 Part::At(span) => reader.read_shared(span),
                 Part::Here(_) => continue,
-                Part::Missing => Err("its shared body is missing".to_owned()),
+                Part::Missing => Err(ReadError::lasting("its shared body is missing")),
             };
-            if let Err(why) = reader.read(index.head_span(slot)).and(body) {
+            if let Err(error) = reader.read(index.head_span(slot)).and(body) {
+                let why = error.why;
                 report.damaged_messages += 1;
                 let offset = u64::from(entry.head_offset);
                 let path = super::segment::path(dir, entry.head_segment);

@@ -5,7 +5,8 @@
 
 use std::{
     collections::VecDeque,
-    io,
+    fmt,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -139,6 +140,34 @@ pub fn write_all(file: &dyn DiskFile, parts: &[&[u8]], offset: u64) -> io::Resul
     Ok(())
 }
 
+/// Why a part of a message could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadError {
+    /// What happened where, for the operator.
+    pub why: String,
+    /// Whether another try may succeed: then nothing is known to be damaged.
+    pub may_pass: bool,
+}
+
+impl ReadError {
+    /// Something that another try cannot mend.
+    pub fn lasting(why: impl Into<String>) -> Self {
+        Self { why: why.into(), may_pass: false }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl From<ReadError> for String {
+    fn from(error: ReadError) -> Self {
+        error.why
+    }
+}
+
 /// Reads parts of messages back; keeps a bounded number of files open, and the
 /// shared bodies that were read last.
 pub struct Reader {
@@ -176,7 +205,7 @@ impl Reader {
     }
 
     /// Reads and checks one part of a message. The error says where it is.
-    pub fn read(&self, span: Span) -> Result<Bytes, String> {
+    pub fn read(&self, span: Span) -> Result<Bytes, ReadError> {
         if span.len == 0 {
             return Ok(Bytes::new());
         }
@@ -186,16 +215,23 @@ impl Reader {
             .file(span.segment)
             .and_then(|file| disk::read_exact(&*file, &mut bytes, u64::from(span.offset)));
         if let Err(error) = read {
-            return Err(format!("{} could not be read: {error}", at()));
+            // What is not there will not come; anything else (no file
+            // descriptor, no memory, a disk that fails) may pass.
+            let gone = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof);
+            return Err(ReadError {
+                why: format!("{} could not be read: {error}", at()),
+                may_pass: !gone,
+            });
         }
         if crc32c::crc32c(&bytes) != span.crc {
-            return Err(format!("{} is damaged: {} bytes fail their checksum", at(), span.len));
+            let why = format!("{} is damaged: {} bytes fail their checksum", at(), span.len);
+            return Err(ReadError::lasting(why));
         }
         Ok(bytes.into())
     }
 
     /// The same for a body that others share, who will want it soon.
-    pub fn read_shared(&self, span: Span) -> Result<Bytes, String> {
+    pub fn read_shared(&self, span: Span) -> Result<Bytes, ReadError> {
         if let Some((_, bytes)) = self.shared.lock().iter().find(|(kept, _)| *kept == span) {
             return Ok(bytes.clone());
         }

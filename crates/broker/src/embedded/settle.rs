@@ -17,6 +17,7 @@ use super::{
     draft::{Draft, Held, Kept, check_size, compose, cost, meta, objection},
     handoff::{Failure, Frame},
     index::Mark,
+    segment::ReadError,
     slab::Entry,
 };
 use crate::contract::{Body, BrokerError, Publish, PublishOutcome, Settlement, Token};
@@ -215,8 +216,8 @@ impl Core {
             let (core, id) = (Arc::clone(self), kept.id);
             let read = tokio::task::spawn_blocking(move || core.read_body(id)).await;
             let bytes = read
-                .unwrap_or_else(|error| Err(error.to_string()))
-                .map_err(BrokerError::Storage)?;
+                .unwrap_or_else(|error| Err(ReadError::lasting(error.to_string())))
+                .map_err(|error| BrokerError::Storage(error.why))?;
             copied += bytes.len() as u64;
             kept.bytes = bytes;
         }

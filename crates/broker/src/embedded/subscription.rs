@@ -17,6 +17,8 @@ use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 use super::{
     Core,
     consumer::{Part, Picked},
+    quarantine::PUT_OFF,
+    segment::ReadError,
     settle::BODY_GONE,
 };
 use crate::contract::{
@@ -35,7 +37,7 @@ type ReadResult = Vec<(Picked, Result<(Bytes, Bytes), Damage>)>;
 struct Damage {
     /// The small part, when at least that can.
     head: Option<Bytes>,
-    why: String,
+    error: ReadError,
 }
 
 /// See the module.
@@ -125,11 +127,14 @@ impl EmbeddedSubscription {
             match parts {
                 Ok((head, body)) => deliveries.push(delivery(picked, head, body, handed_over)),
                 Err(damage) => {
+                    let (id, why) = (picked.id, damage.error.why);
+                    if damage.error.may_pass {
+                        tracing::error!(%id, why, "a message cannot be read now: it waits for {PUT_OFF:?}");
+                        self.core.put_off(picked.token);
+                        continue;
+                    }
                     self.core.damaged.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!(
-                        id = %picked.id, why = damage.why,
-                        "a message cannot be read: it goes to quarantine"
-                    );
+                    tracing::error!(%id, why, "a message cannot be read: it goes to quarantine");
                     self.core.quarantine(picked.token, damage.head);
                 }
             }
@@ -156,7 +161,7 @@ fn read(core: &Core, picked: Picked) -> (Picked, Result<(Bytes, Bytes), Damage>)
     let head = match &picked.head {
         Part::Here(bytes) => Ok(bytes.clone()),
         Part::At(span) => core.reader.read(*span).or_else(|_| core.read_head(picked.id)),
-        Part::Missing => Err(BODY_GONE.to_owned()),
+        Part::Missing => Err(ReadError::lasting(BODY_GONE)),
     };
     let body = || match &picked.body {
         Part::Here(bytes) => Ok(bytes.clone()),
@@ -164,12 +169,12 @@ fn read(core: &Core, picked: Picked) -> (Picked, Result<(Bytes, Bytes), Damage>)
             core.reader.read_shared(*span).or_else(|_| core.read_body(picked.id))
         }
         Part::At(span) => core.reader.read(*span).or_else(|_| core.read_body(picked.id)),
-        Part::Missing => Err(BODY_GONE.to_owned()),
+        Part::Missing => Err(ReadError::lasting(BODY_GONE)),
     };
     let result = match head {
-        Err(why) => Err(Damage { head: None, why }),
+        Err(error) => Err(Damage { head: None, error }),
         Ok(head) => match body() {
-            Err(why) => Err(Damage { head: Some(head), why }),
+            Err(error) => Err(Damage { head: Some(head), error }),
             Ok(body) => Ok((head, body)),
         },
     };

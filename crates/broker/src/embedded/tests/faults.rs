@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use posthaste_model::SystemClock;
+use posthaste_model::{ManualClock, SystemClock, Timestamp};
 
 use super::{acknowledge, all, messages, name, open};
 use crate::{
@@ -226,4 +226,27 @@ async fn a_segment_that_cannot_be_removed_stops_the_others() {
     drop(subscription);
     holds(dir.path(), queue, &["one", "two"]).await;
     assert!(super::segments(dir.path()).len() <= 2);
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_now_is_read_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pool, quarantine) = (name("pool"), name(posthaste_model::QUARANTINE));
+    let (disk, start) = (FaultyDisk::default(), Timestamp::from_millis(1_000_000));
+    let clock = Arc::new(ManualClock::at(start));
+    // Nothing is kept in memory: a hand-over has to read.
+    let config = EmbeddedConfig { cache_bytes: 0, ..EmbeddedConfig::new(dir.path()) };
+    let queue = EmbeddedQueue::open_on(Arc::new(disk.clone()), config, clock.clone()).unwrap();
+    publish(&queue, messages(&pool, ["later".into()])).await.unwrap();
+    disk.set(|faults| faults.read = true);
+    let mut subscription = queue.subscribe(&pool, AMPLE).await.unwrap();
+    suite::nothing(&mut *subscription).await;
+    let waiting = Depth { ready: 0, delayed: 1, unacknowledged: 0 };
+    assert_eq!(queue.depth(&pool).await.unwrap(), waiting);
+    disk.set(|faults| faults.read = false);
+    clock.advance(Duration::from_secs(10));
+    queue.clock_moved();
+    let deliveries = subscription.next().await.unwrap();
+    assert_eq!(suite::texts(&deliveries), ["later"]);
+    assert_eq!((queue.damaged(), queue.depth(&quarantine).await.unwrap().total()), (0, 0));
 }
