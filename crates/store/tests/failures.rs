@@ -117,3 +117,33 @@ async fn after_its_end_every_call_says_so() {
         assert!(matches!(error, StoreError::Closed), "{error}");
     }
 }
+
+/// A process that was killed while it made the file leaves a journal that has
+/// to be rolled back before anybody can read.
+#[tokio::test]
+async fn what_a_killed_process_left_is_rolled_back() {
+    use sqlx::Connection;
+    let (made, killed) = (tempdir().unwrap(), tempdir().unwrap());
+    let events = delivered(at("2026-11-24T10:00:00Z"), 2);
+    let store = open(made.path(), Period::Monthly).await;
+    store.append(&events).await.unwrap();
+    store.close().await.unwrap();
+    let path = made.path().join(FILE);
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    // A transaction larger than its cache: pages in the file, journal beside it.
+    let spill = "PRAGMA journal_mode = DELETE; PRAGMA cache_size = 1; BEGIN IMMEDIATE;
+        CREATE TABLE half (x BLOB);
+        INSERT INTO half SELECT randomblob(100000) FROM events, events AS again;
+        DELETE FROM events;";
+    sqlx::raw_sql(spill).execute(&mut connection).await.unwrap();
+    for entry in std::fs::read_dir(made.path()).unwrap() {
+        let from = entry.unwrap().path();
+        std::fs::copy(&from, killed.path().join(from.file_name().unwrap())).unwrap();
+    }
+    assert!(killed.path().join(format!("{FILE}-journal")).exists());
+
+    let store = open(killed.path(), Period::Monthly).await;
+    assert_eq!(store.append(&events).await.unwrap(), 0);
+    assert_eq!(count(killed.path(), FILE, "SELECT count(*) FROM events").await, 2);
+}

@@ -110,7 +110,17 @@ impl Files {
             Err(source) => return Err(StoreError::file("open", &path, source)),
         }
         let reader = Reader::new(path);
-        match reader.version().await? {
+        let version = match reader.version().await {
+            // A process that was killed may leave what has to be rolled back
+            // or recovered, which a connection that only reads must not do
+            // (SQLITE_READONLY_ROLLBACK, SQLITE_READONLY_RECOVERY).
+            Err(StoreError::ReadOnly { .. }) => {
+                self.writer(span).await?.migrate().await?;
+                reader.version().await?
+            }
+            version => version?,
+        };
+        match version {
             0 => return Ok(None),
             version if version < schema::VERSION => self.writer(span).await?.migrate().await?,
             _ => {}
