@@ -32,6 +32,8 @@ use posthaste_model::SystemClock;
 use uuid::Uuid;
 
 const PRODUCERS: usize = 16;
+/// Turns of inserts and raw writes.
+const SLICES: usize = 10;
 
 /// CPU time and memory of this process.
 fn usage() -> (Duration, u64) {
@@ -64,8 +66,7 @@ async fn main() {
     let queue = EmbeddedQueue::open(EmbeddedConfig::new(&path), Arc::new(SystemClock)).unwrap();
     let pool = QueueName::new("pool").unwrap();
 
-    insert(&queue, &pool, &body, messages).await;
-    raw(dir.path(), &body, messages);
+    compare(&queue, dir.path(), &body, messages).await;
     drop(queue);
 
     let (started, cpu) = (Instant::now(), usage().0);
@@ -87,7 +88,54 @@ fn message(pool: &QueueName, body: &Bytes, number: usize) -> Publish {
     }
 }
 
-async fn insert(queue: &Arc<EmbeddedQueue>, pool: &QueueName, body: &Bytes, messages: usize) {
+/// What one kind of writing took.
+#[derive(Default)]
+struct Taken {
+    time: Duration,
+    cpu: Duration,
+}
+
+impl Taken {
+    fn report(&self, what: &str, messages: usize) {
+        println!(
+            "{what:<24} {:>9.0} messages/s  {:>7.1} us CPU each",
+            messages as f64 / self.time.as_secs_f64(),
+            self.cpu.as_secs_f64() * 1e6 / messages as f64,
+        );
+    }
+}
+
+/// Inserts and raw writes of the same bytes in the same batches, by turns, so
+/// that a disk that is now fast and now slow is so for both.
+async fn compare(queue: &Arc<EmbeddedQueue>, dir: &Path, body: &Bytes, messages: usize) {
+    let pool = QueueName::new("pool").unwrap();
+    let (mut inserts, mut writes) = (Taken::default(), Taken::default());
+    let mut raw = Raw::new(dir);
+    let slice = messages / SLICES;
+    for _ in 0..SLICES {
+        let commits = queue.stats().commits;
+        insert(queue, &pool, body, slice, &mut inserts).await;
+        let batch = (slice as u64).div_ceil(queue.stats().commits - commits);
+        raw.write(body, slice, usize::try_from(batch).unwrap(), &mut writes);
+    }
+    inserts.report("insert, 16 producers", messages);
+    writes.report("raw write + fdatasync", messages);
+    println!(
+        "{:<24} {:>8.0}% of raw, {:.1} messages a sync",
+        "",
+        100.0 * writes.time.as_secs_f64() / inserts.time.as_secs_f64(),
+        messages as f64 / queue.stats().commits as f64
+    );
+    std::fs::remove_file(&raw.path).unwrap();
+}
+
+async fn insert(
+    queue: &Arc<EmbeddedQueue>,
+    pool: &QueueName,
+    body: &Bytes,
+    messages: usize,
+    taken: &mut Taken,
+) {
     let (started, cpu) = (Instant::now(), usage().0);
     let mut producers = tokio::task::JoinSet::new();
     for producer in 0..PRODUCERS {
@@ -102,29 +150,42 @@ async fn insert(queue: &Arc<EmbeddedQueue>, pool: &QueueName, body: &Bytes, mess
     while let Some(done) = producers.join_next().await {
         done.unwrap();
     }
-    report("insert, 16 producers", messages, started, cpu);
+    taken.time += started.elapsed();
+    taken.cpu += usage().0 - cpu;
 }
 
 /// What the disk does with the same bytes in the same batches.
-fn raw(dir: &Path, body: &Bytes, messages: usize) {
-    let path = dir.join("raw");
-    let file = OpenOptions::new().create_new(true).write(true).open(&path).unwrap();
-    let batch: Vec<u8> = body.repeat(PRODUCERS);
-    let (started, cpu) = (Instant::now(), usage().0);
-    let mut reserved = 0;
-    for number in 0..messages / PRODUCERS {
-        let offset = (number * batch.len()) as u64;
-        if offset + batch.len() as u64 > reserved {
-            reserved += 64 << 20;
-            let flags = rustix::fs::FallocateFlags::empty();
-            rustix::fs::fallocate(&file, flags, 0, reserved).unwrap();
-            file.sync_all().unwrap();
-        }
-        file.write_all_at(&batch, offset).unwrap();
-        file.sync_data().unwrap();
+struct Raw {
+    path: PathBuf,
+    file: std::fs::File,
+    offset: u64,
+    reserved: u64,
+}
+
+impl Raw {
+    fn new(dir: &Path) -> Self {
+        let path = dir.join("raw");
+        let file = OpenOptions::new().create_new(true).write(true).open(&path).unwrap();
+        Self { path, file, offset: 0, reserved: 0 }
     }
-    report("raw write + fdatasync", messages, started, cpu);
-    std::fs::remove_file(path).unwrap();
+
+    fn write(&mut self, body: &Bytes, messages: usize, batch: usize, taken: &mut Taken) {
+        let batch_bytes: Vec<u8> = body.repeat(batch);
+        let (started, cpu) = (Instant::now(), usage().0);
+        for _ in 0..messages.div_ceil(batch) {
+            if self.offset + batch_bytes.len() as u64 > self.reserved {
+                self.reserved += 64 << 20;
+                let flags = rustix::fs::FallocateFlags::empty();
+                rustix::fs::fallocate(&self.file, flags, 0, self.reserved).unwrap();
+                self.file.sync_all().unwrap();
+            }
+            self.file.write_all_at(&batch_bytes, self.offset).unwrap();
+            self.file.sync_data().unwrap();
+            self.offset += batch_bytes.len() as u64;
+        }
+        taken.time += started.elapsed();
+        taken.cpu += usage().0 - cpu;
+    }
 }
 
 fn options() -> SubscribeOptions {
