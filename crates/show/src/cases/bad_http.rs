@@ -55,12 +55,12 @@ fn post(fields: &str) -> Vec<u8> {
 
 fn request(line: &str, fields: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
-    let head = format!("{line} HTTP/1.1\r\nHost: x\r\n{fields}Content-Length: {length}\r\n\r\n");
+    let head = format!("{line} HTTP/1.1\r\nHost: localhost\r\n{fields}Content-Length: {length}\r\n\r\n");
     [head.as_bytes(), body].concat()
 }
 
 fn head(fields: &str) -> Vec<u8> {
-    format!("POST /v1/submissions HTTP/1.1\r\nHost: x\r\n{JSON}{fields}\r\n").into_bytes()
+    format!("POST /v1/submissions HTTP/1.1\r\nHost: localhost\r\n{JSON}{fields}\r\n").into_bytes()
 }
 
 fn media_types() -> Vec<Exchange> {
