@@ -18,5 +18,6 @@ mod refused_is_undeliverable;
 mod restart_keeps_everything;
 mod scheduled_is_not_early;
 mod second_process_is_refused;
+mod send_command;
 mod support;
 mod tokens_scope;
